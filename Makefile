@@ -1,0 +1,36 @@
+# Every target makes the virtual environment by itself when it is missing or out of date.
+#   make PYTHON=python3.12 test     makes it with another interpreter
+#   make PYTEST_ARGS=-x test        replaces the default arguments of pytest
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
+QUICKSTART_DIR ?= runs/quickstart
+
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint
+
+help:  ## show this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1 | /' | column -t -s '|'
+
+quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and generate
+	@echo "quickstart: pretraining into $(QUICKSTART_DIR)"
+	@$(BIN)/smt-hf quickstart --output-dir $(QUICKSTART_DIR)
+
+test: lint  ## lint, then run the tests
+	@echo "test: pytest"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## check formatting, lint rules and types
+	@echo "lint: ruff format, ruff check, mypy"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "venv: installing the tested versions into .venv (some minutes the first time)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev,report,trackers]'
+	@touch $@

@@ -1,0 +1,23 @@
+"""smt_hf: recurrent language models pretrained without backpropagation through time."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from .models.cell_base import MemoryCell
+from .models.cells import CELLS, register_cell
+from .models.configuration_smt import SMTConfig
+from .models.modeling_smt import SMTForCausalLM, SMTModel
+
+__version__ = "0.1.0"
+
+AutoConfig.register("smt", SMTConfig)
+AutoModel.register(SMTConfig, SMTModel)
+AutoModelForCausalLM.register(SMTConfig, SMTForCausalLM)
+
+__all__ = [
+    "CELLS",
+    "MemoryCell",
+    "SMTConfig",
+    "SMTForCausalLM",
+    "SMTModel",
+    "register_cell",
+]

@@ -1,0 +1,43 @@
+"""smt-hf: pretrain, evaluate, generate, compare and quickstart from the command line.
+
+Every command is a module with `add_arguments(parser)` and `run(args)`; heavy imports stay inside `run`,
+so that --help answers at once. An error that a user can cause is a ValueError or OSError: it is printed
+as one line, and the exit code is 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import compare, evaluate, generate, pretrain, quickstart
+
+COMMANDS = {
+    "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
+    "evaluate": (evaluate, "measure a model free-running from a cold start"),
+    "generate": (generate, "continue a prompt"),
+    "compare": (compare, "tabulate and plot finished runs side by side"),
+    "quickstart": (quickstart, "pretrain several cells on text and one on retrieval, and compare"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="smt-hf", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    module, _ = COMMANDS[args.command]
+    try:
+        return module.run(args) or 0
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ != "NonFiniteLossError":
+            raise  # not the user's doing: a traceback is what a bug report needs
+        first_line = " ".join(str(error).split())
+        print(f"smt-hf {args.command}: error: {first_line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

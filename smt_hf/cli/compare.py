@@ -1,0 +1,23 @@
+"""Tabulate and plot finished runs side by side, each with its free-running figures and its costs."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
+    parser.add_argument("--plot", metavar="PNG", help="also draw the learning curves (needs matplotlib)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from smt_hf.evaluation.comparison import comparison_tables, plot_learning_curves, read_runs
+
+    runs = read_runs([Path(path) for path in args.runs])
+    console = Console(highlight=False)
+    for table in comparison_tables(runs):
+        console.print(table)
+    if args.plot:
+        plot_learning_curves(runs, Path(args.plot))
+    return 0

@@ -1,0 +1,67 @@
+"""What several commands need: cells from user modules, models from folders, data by name."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def use_cell(name: str) -> str:
+    """Accept a registered cell name, or import `module:Class` (the current folder counts) and register it."""
+    from smt_hf.models.cells import CELLS, register_cell
+
+    if name in CELLS:
+        return name
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"unknown cell {name!r}; choose one of {', '.join(CELLS)}, or give your own as module:Class."
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        cell_class = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise ValueError(f"cell {name!r} cannot be imported: {error}.") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"module {module_name!r} has no class {class_name!r} (asked for by --cell)."
+        ) from error
+    register_cell(name, cell_class)
+    return name
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a run, or a repository on the Hub")
+    parser.add_argument("--cell", help="module:Class of the model's cell, if it is one of your own")
+
+
+def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer). Weights come from safetensors only."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from smt_hf import SMTForCausalLM
+
+    if args.cell:
+        use_cell(args.cell)
+    path = Path(args.model)
+    if path.is_dir() and not (path / "model.safetensors").is_file() and not any(path.glob("*.index.json")):
+        unfinished = " (the run in it is not finished)" if (path / "run.json").is_file() else ""
+        raise ValueError(f"folder {args.model} holds no model.safetensors{unfinished}; give a finished run.")
+    if not path.exists() and (args.model.count("/") != 1 or args.model.startswith((".", "/"))):
+        raise ValueError(f"model folder {args.model} does not exist; give a run folder or a Hub repository.")
+    model = SMTForCausalLM.from_pretrained(args.model, use_safetensors=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).eval()  # type: ignore[arg-type]  # the library's wrapper hides `self`
+    return model, AutoTokenizer.from_pretrained(args.model)
+
+
+def quiet() -> None:
+    """No progress bars of other libraries between our own lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -1,0 +1,144 @@
+"""Windows of a packed corpus: what a language model is trained and judged on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from . import corpora
+from .batching import Batch, row_numbers
+from .packed_file import FORMAT_VERSION, SPLITS, is_packed, open_split, pack
+from .tokenizer import tokenizer_fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenWindows(Dataset[Batch]):
+    """Every window of L tokens of one split of a packed corpus, in order of where it starts.
+
+    Window i: `input_ids = tokens[i : i+L]` and `shift_labels = tokens[i+1 : i+L+1]`, so N tokens
+    make N - L windows, which overlap: draw them at random for training and use `blocks` to see each
+    token once.
+
+    Attributes: `num_tokens` N; `vocab_size`; `bytes_per_token`, the raw UTF-8 bytes of this split's
+    text over N, exact (the end-of-text tokens between documents count as tokens of no bytes), so
+    bits per byte = nats per token / ln 2 / bytes_per_token; `fingerprint` of the tokens.
+
+    Copies sent to worker processes reopen the file and share its pages.
+
+    Raises ValueError where the split is too short for one window.
+    """
+
+    metric = "bits_per_byte"
+
+    def __init__(self, path: str | Path, split: str, sequence_length: int, name: str) -> None:
+        if sequence_length < 1:
+            raise ValueError(f"sequence_length must be at least 1, but it is {sequence_length}.")
+        self.path = Path(path)
+        self.split = split
+        self.sequence_length = sequence_length
+        self.name = name
+        self._tokens, about = open_split(self.path, split)
+        self.num_tokens: int = len(self._tokens)
+        self._require(sequence_length)
+        self.vocab_size: int = about["vocab_size"]
+        self.bytes_per_token: float = about["num_bytes"][split] / self.num_tokens
+        self.fingerprint: str = about["fingerprint"][split]
+
+    def _require(self, length: int) -> None:
+        if self.num_tokens <= length:
+            raise ValueError(
+                f"the {self.split} split of {self.name!r} has {self.num_tokens} tokens, but one "
+                f"window of sequence_length {length} takes {length + 1}; give a longer corpus, a "
+                f"shorter length or another validation_fraction."
+            )
+
+    def __len__(self) -> int:
+        return self.num_tokens - self.sequence_length
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """`input_ids` and `shift_labels`, both int64 (B, L), of the windows `indices` (B,)."""
+        starts = row_numbers(indices, len(self))
+        windows = self._tokens[starts[:, None] + np.arange(self.sequence_length + 1)]
+        return {
+            "input_ids": torch.from_numpy(windows[:, :-1].astype(np.int64)),
+            "shift_labels": torch.from_numpy(windows[:, 1:].astype(np.int64)),
+        }
+
+    def __getitem__(self, index: int) -> Batch:
+        """One window: `input_ids` and `shift_labels`, both int64 (L,)."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def at_length(self, sequence_length: int) -> TokenWindows:
+        """The same tokens in windows of another length."""
+        return TokenWindows(self.path, self.split, sequence_length, self.name)
+
+    def blocks(self, length: int, max_blocks: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Consecutive windows that do not overlap: (input_ids, shift_labels), int64 (n, length).
+
+        Every target is judged once; the last tokens, too few for a block, are left out. Both are
+        views of one copy of the stream. `max_blocks` keeps only the first so many.
+        """
+        self._require(length)
+        n = (self.num_tokens - 1) // length
+        if max_blocks is not None:
+            n = min(n, max_blocks)
+        stream = torch.from_numpy(self._tokens[: n * length + 1].astype(np.int64))
+        return stream[:-1].view(n, length), stream[1:].view(n, length)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_tokens"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tokens, _ = open_split(self.path, self.split)
+
+
+def load_windows(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sequence_length: int,
+    text_column: str = "text",
+    split: str = "train",
+    streaming: bool = False,
+    max_corpus_bytes: int | None = None,
+    validation_fraction: float = 0.05,
+    cache_dir: str | Path | None = None,
+) -> tuple[TokenWindows, TokenWindows]:
+    """(training, validation) windows of a corpus; it is read and tokenized only the first time.
+
+    The packed file's name holds a hash of everything that decides its content: the corpus, the
+    tokenizer, how the corpus is split, and the format. See `load_data` for the arguments.
+    """
+    content = {
+        "format": FORMAT_VERSION,
+        "corpus": [name, corpora.corpus_identity(name), text_column, split, max_corpus_bytes],
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "validation_fraction": validation_fraction,
+    }
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(cache_dir or os.environ.get("SMT_HF_CACHE") or "~/.cache/smt_hf").expanduser()
+    readable_name = re.sub(r"\W+", "-", name).strip("-")[-40:]
+    path = folder / f"{readable_name}-{key}.arrow"
+    if not is_packed(path):
+        documents = corpora.read_documents(
+            name,
+            text_column=text_column,
+            split=split,
+            streaming=streaming,
+            max_bytes=max_corpus_bytes,
+        )
+        pack(corpora.split_documents(documents, validation_fraction), tokenizer, path)
+    train, validation = (TokenWindows(path, split, sequence_length, name) for split in SPLITS)
+    return train, validation

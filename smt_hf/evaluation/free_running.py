@@ -1,0 +1,105 @@
+"""Free-running loss, accuracy and drift, by horizon (tokens since the start).
+
+B rows, T tokens, K memory tokens of width D.
+"""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from smt_hf.models.modeling_smt import SMTForCausalLM
+
+# Tokens read at a time: bounds the memories and logits alive, however long the sequence.
+CHUNK = 256
+
+
+def horizon_edges(length: int) -> list[int]:
+    """0, 32, 64, 128, … , length: buckets that double, as drift shows on a logarithmic scale."""
+    edges = [0]
+    edge = 32
+    while edge < length:
+        edges.append(edge)
+        edge *= 2
+    return [*edges, length]
+
+
+@torch.no_grad()
+def token_losses(
+    model: SMTForCausalLM, input_ids: torch.Tensor, shift_labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read rows (B, T) from a cold start → losses (B, T) in nats, 0 where there is no target, and whether
+    the most probable token is the target (B, T)."""
+    past = None
+    losses, hits = [], []
+    for start in range(0, input_ids.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        targets = shift_labels[:, part]
+        outputs = model(input_ids=input_ids[:, part], past_key_values=past, use_cache=True)
+        past = outputs.past_key_values
+        logits = outputs.logits.float()
+        losses.append(F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none"))
+        hits.append(logits.argmax(-1) == targets)
+    return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
+
+
+@torch.no_grad()
+def evaluate_rows(
+    model: SMTForCausalLM, input_ids: torch.Tensor, shift_labels: torch.Tensor, batch_size: int = 32
+) -> dict[str, Any]:
+    """Free-running, cold-start metrics of rows (N, T).
+
+    Returns `loss` (nats per target), `accuracy`, `targets` (their number) and `by_horizon`: the same per
+    bucket of positions, `start` ≤ position < `end`, buckets without a target left out. The model's
+    training mode is put back.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    loss = torch.zeros(input_ids.shape[1], dtype=torch.float64)
+    hits, count = torch.zeros_like(loss), torch.zeros_like(loss)
+    for start in range(0, len(input_ids), batch_size):
+        rows = slice(start, start + batch_size)
+        targets = shift_labels[rows].to(device)
+        losses, correct = token_losses(model, input_ids[rows].to(device), targets)
+        loss += losses.double().sum(0).cpu()
+        hits += correct.sum(0).cpu()
+        count += (targets != -100).sum(0).cpu()
+    model.train(training)
+
+    def summary(start: int, end: int) -> dict[str, float]:
+        part, n = slice(start, end), count[start:end].sum().item()
+        return {"loss": (loss[part].sum() / n).item(), "accuracy": (hits[part].sum() / n).item()}
+
+    edges = horizon_edges(input_ids.shape[1])
+    by_horizon = [{"start": a, "end": b, **summary(a, b)} for a, b in pairwise(edges) if count[a:b].sum() > 0]
+    total = summary(0, input_ids.shape[1]) if count.sum() > 0 else {"loss": math.nan, "accuracy": math.nan}
+    return {**total, "targets": int(count.sum()), "by_horizon": by_horizon}
+
+
+@torch.no_grad()
+def drift(
+    model: SMTForCausalLM, teacher, input_ids: torch.Tensor, timesteps: list[int]
+) -> list[dict[str, float]]:
+    """Mean squared difference of free-running and teacher memory at each of `timesteps`, rows (B, T).
+
+    0: the RNN is where the teacher would be; 2: the memories have nothing to do with each other.
+    """
+    labels = teacher.encode(input_ids, timesteps)
+    core = model.model
+    memory = core.start_memory(len(input_ids))
+    inputs = core.cell.project_inputs(core.embed_tokens(input_ids[:, : max(timesteps) + 1]))
+    wanted = {t: i for i, t in enumerate(timesteps)}
+    out = []
+    for t, x in enumerate(inputs.unbind(1)):
+        memory = core.cell(memory, x)
+        if t in wanted:
+            out.append({"horizon": t + 1, "drift": F.mse_loss(memory, labels[:, wanted[t]]).item()})
+    return out
+
+
+def doubling_timesteps(length: int) -> list[int]:
+    """Timesteps after 1, 2, 4, … tokens, up to `length` tokens."""
+    return [2**i - 1 for i in range(length.bit_length()) if 2**i <= length]

@@ -1,0 +1,103 @@
+"""The memory as a `transformers` cache layer: a state whose bytes never grow.
+
+Importing this module registers the layer type "smt_memory" with `transformers`, so that
+`DynamicCache(config=…)`, which `generate` builds, holds one.
+"""
+
+import torch
+from transformers.cache_utils import CacheLayerMixin
+
+
+class MemoryLayer(CacheLayerMixin):
+    """Holds m_t, (B, K, D) float32, and the number of tokens read, padding included.
+
+    While recording (assisted decoding switches it on), the memories after each token of the last
+    forward are kept too, so that `crop` can go back by as many tokens.
+    """
+
+    _layer_type = "smt_memory"
+    is_compileable = False
+    is_sliding = False
+    supports_early_init = False
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.memory: torch.Tensor | None = None
+        self.num_tokens = 0
+        self.recording = False
+        self.history: torch.Tensor | None = None  # (B, n, K, D): memories before each of the last n tokens
+
+    def read(self) -> torch.Tensor | None:
+        """The memory, or None when nothing has been read yet: the model then starts from m_∅."""
+        return self.memory
+
+    def write(self, memory: torch.Tensor, num_new_tokens: int, history: torch.Tensor | None = None) -> None:
+        """Take over the memory after `num_new_tokens` more tokens; detached, a state carries no graph."""
+        self.memory = memory.detach()
+        self.num_tokens += num_new_tokens
+        self.history = history.detach() if self.recording and history is not None else None
+        self.is_initialized = True
+
+    def activate_past_recording(self) -> None:
+        self.recording = True
+
+    @property
+    def is_croppable(self) -> bool:  # type: ignore[override]  # transformers declares a plain attribute
+        return self.recording
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Go back by `-tokens_to_remove` tokens (0 or a negative number), at most those of the last forward."""
+        back = -tokens_to_remove
+        if back < 0:
+            raise ValueError(f"crop takes 0 or a negative number of tokens to remove, not {tokens_to_remove}.")
+        if back == 0:
+            return
+        held = 0 if self.history is None else self.history.shape[1]
+        if self.history is None or back > held:
+            raise ValueError(
+                f"the state cannot go back {back} token(s): it holds the past of {held}; call "
+                f"activate_past_recording() before the forward that is to be undone."
+            )
+        self.memory = self.history[:, held - back]
+        self.history = self.history[:, : held - back]
+        self.num_tokens -= back
+
+    def lazy_initialization(self, key_states, value_states) -> None:
+        """Nothing to allocate: the first write brings the memory."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        raise NotImplementedError("a memory has no keys and values; the model reads and writes it whole.")
+
+    def get_seq_length(self) -> int:
+        return self.num_tokens
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.num_tokens + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1  # no bound: that is the point
+
+    def reset(self) -> None:
+        # Dropped rather than zeroed: zeros are not the initial memory.
+        self.memory, self.history, self.num_tokens, self.is_initialized = None, None, 0, False
+
+    def _apply(self, change) -> None:
+        if self.memory is not None:
+            self.memory = change(self.memory)
+        if self.history is not None:
+            self.history = change(self.history)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        self._apply(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._apply(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self._apply(lambda x: x[indices.to(x.device)])
+
+    def offload(self) -> None:
+        """A few kilobytes are not worth moving to the CPU and back."""
+
+    def prefetch(self) -> None:
+        """See `offload`."""

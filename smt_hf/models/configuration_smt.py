@@ -1,0 +1,93 @@
+"""SMTConfig: every number of the architecture, documented once."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class SMTConfig(PreTrainedConfig):
+    r"""Configuration of a recurrent language model with a memory of fixed size.
+
+    The memory `m_t` holds `num_memory_tokens` (K) vectors of width `hidden_size` (D), so the state of
+    one sequence is 4·K·D bytes whatever its length.
+
+    Args:
+        vocab_size: Number of token ids.
+        hidden_size: Width D of embeddings, memory tokens and readout.
+        num_memory_tokens: Number K of memory tokens.
+        cell: Name of the one-step update `f_θ`, a key of `cells.CELLS`.
+        num_hidden_layers: Depth of the cell. `gru`, `lstm` and `elman` stack layers by sharing the
+            memory tokens out equally between them.
+        num_readout_layers: Depth of the Transformer that reads the memory out.
+        num_attention_heads: Heads of every attention layer (transformer cell and readout).
+        intermediate_size: Hidden width of the feed-forward blocks; 4·D when not given. The `mlp` cell
+            is K times as wide, since it updates all memory tokens at once.
+        rope_parameters: Rotary position embedding, `{"rope_type": "default", "rope_theta": ...}`.
+        rms_norm_eps: Epsilon of every RMS normalisation, that of the memory included.
+        initializer_range: Standard deviation of the embeddings. It is 1, not the usual 0.02, because
+            tokens enter the cell beside memory tokens of RMS 1. Linear layers start at 1/√fan_in.
+        bptt_truncation: In training mode, cut the gradient through time every so many tokens;
+            `None` backpropagates through the whole sequence.
+        use_cache: Return the memory as `past_key_values`.
+
+    Raises:
+        ValueError: for sizes that do not divide or are not positive; the cells raise theirs when built.
+    """
+
+    model_type = "smt"
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - transformers reads a class list
+
+    vocab_size: int = 258
+    hidden_size: int = 128
+    num_memory_tokens: int = 4
+    cell: str = "gru"
+    num_hidden_layers: int = 1
+    num_readout_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int | None = None
+    rope_parameters: dict | None = None
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 1.0
+    bptt_truncation: int | None = None
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.rope_parameters is None:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        super().__post_init__(**kwargs)
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What `transformers` builds the cache from: one layer carries the memory, the rest nothing."""
+        return ["smt_memory"] + ["dummy"] * (self.num_hidden_layers - 1)
+
+    def validate_layer_type(self):
+        """`smt_memory` is registered by `cache_smt`, so the library's closed list does not apply."""
+
+    def validate_architecture(self):
+        check_sizes(
+            self,
+            "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers num_attention_heads",
+        )
+        if self.bptt_truncation is not None and self.bptt_truncation < 1:
+            raise ValueError(
+                f"bptt_truncation is {self.bptt_truncation}; it must be at least 1 token, or None."
+            )
+
+
+def check_sizes(config: PreTrainedConfig, names: str) -> None:
+    """Raise a ValueError unless the named sizes are positive and the heads divide the width evenly."""
+    for name in names.split():
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    if config.hidden_size % (2 * config.num_attention_heads):
+        raise ValueError(
+            f"hidden_size {config.hidden_size} does not divide into {config.num_attention_heads} attention "
+            f"heads of even width (rotary embeddings need pairs); use a multiple of "
+            f"{2 * config.num_attention_heads}."
+        )

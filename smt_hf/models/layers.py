@@ -1,0 +1,123 @@
+"""Blocks that the cell, the readout and the teacher share: rotary attention and feed-forward, pre-norm.
+
+Shapes: B rows, L positions, D width, H heads, d = D/H width of a head.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def normalize_memory(memory: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMS-normalise each memory token, (..., K, D) → float32 (..., K, D) with mean square 1.
+
+    There is no learned scale: the memory's size must not be a way to store or to lose information.
+    Float32 always, whatever the weights are, because the state is fed back without end.
+    """
+    memory = memory.float()
+    return memory * torch.rsqrt(memory.square().mean(-1, keepdim=True) + eps)
+
+
+class RotaryTable(nn.Module):
+    """Cosines and sines of the rotary embedding for positions 0 … num_positions−1, made once."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __init__(self, config, num_positions: int):
+        super().__init__()
+        self.theta = config.rope_parameters["rope_theta"]
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_positions = num_positions
+        cos, sin = self.compute()
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(num_positions, d) each, in float32."""
+        frequencies = self.theta ** (-torch.arange(0, self.head_dim, 2).float() / self.head_dim)
+        angles = torch.outer(torch.arange(self.num_positions).float(), frequencies).repeat(1, 2)
+        return angles.cos(), angles.sin()
+
+    def forward(self, positions: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows for the given positions, (L, d) each."""
+        return self.cos[positions], self.sin[positions]
+
+
+def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotate the pairs (i, i + d/2) of x (B, H, L, d) by the angles of its positions."""
+    cos, sin = rotary
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+
+
+def attend_all(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Every query sees every key."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def attend_causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Query i sees keys 0 … i."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: x + attention(norm(x)), then + MLP(norm(x)). No biases, no dropout."""
+
+    def __init__(self, config):
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.attention_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        self.mlp_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
+        self.up_proj = nn.Linear(width, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, width, bias=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        attend: Attend,
+        queries: slice | None = None,
+    ) -> torch.Tensor:
+        """x (B, L, D) → (B, L', D), where `queries` picks the L' positions worth computing (all if None).
+
+        The last block of a stack needs only the positions somebody reads; keys and values stay whole.
+        """
+        batch, length, width = x.shape
+        qkv = self.qkv_proj(self.attention_norm(x)).view(batch, length, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, rotary), rotate(k, rotary)
+        if queries is not None:
+            q, x = q[:, :, queries], x[:, queries]
+        x = x + self.o_proj(attend(q, k, v).transpose(1, 2).reshape(batch, -1, width))
+        return x + self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x))))
+
+
+@torch.no_grad()
+def init_weights(module: nn.Module, embedding_std: float) -> None:
+    """Initial values: embeddings N(0, embedding_std²), linear layers N(0, 1/fan_in), norms 1, biases 0.
+
+    Residual projections are not scaled down: starting them at or near zero delays learning what to
+    remember, since gradients reach the memory only through them.
+    """
+    if isinstance(module, nn.Linear):
+        init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        init.normal_(module.weight, std=embedding_std)
+    elif isinstance(module, nn.RMSNorm):
+        init.ones_(module.weight)
+    elif isinstance(module, RotaryTable):
+        cos, sin = module.compute()
+        init.copy_(module.cos, cos)
+        init.copy_(module.sin, sin)

@@ -1,0 +1,212 @@
+"""SMTModel and SMTForCausalLM: a recurrent language model with a memory of fixed size.
+
+B rows, T tokens, K memory tokens of width D, V token ids. Glossary: `cell_base`.
+"""
+
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import can_return_tuple
+
+from .cache_smt import MemoryLayer
+from .cells import build_cell
+from .configuration_smt import SMTConfig
+from .layers import init_weights, normalize_memory
+from .readout import Readout
+
+# Tokens between two stored memories under activation checkpointing: the memories kept are T/64, the
+# activations of one chunk 64, so their sum is near its least for sequences of a few thousand tokens.
+CHECKPOINT_CHUNK = 64
+
+
+class SMTPreTrainedModel(PreTrainedModel):
+    config_class = SMTConfig
+    config: SMTConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    # The memory layer rolls back by itself (`crop`), so assisted decoding need not refuse the model.
+    _is_stateful = False
+    _supports_context_parallel = False
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 - transformers reads a class list
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        init_weights(module, self.config.initializer_range)
+        if isinstance(module, SMTModel):
+            init.normal_(module.initial_memory)
+
+
+class SMTModel(SMTPreTrainedModel):
+    """Embedding, cell over time, readout over all kept timesteps in one batched call."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.initial_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        self.cell = build_cell(config)
+        self.readout = Readout(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def start_memory(self, batch_size: int) -> torch.Tensor:
+        """m_∅ for every row, (B, K, D) float32: what is known before any token."""
+        memory = normalize_memory(self.initial_memory, self.config.rms_norm_eps)
+        return memory.expand(batch_size, -1, -1)
+
+    def _run(self, memory, inputs, mask, step0: int):
+        """Roll the cell over a chunk: memory (B, K, D), inputs (B, n, I) → memories (B, n, K, D)."""
+        truncation = self.config.bptt_truncation if self.training else None
+        memories = []
+        for step, x in enumerate(inputs.unbind(1)):
+            if truncation and (step0 + step) % truncation == 0:
+                memory = memory.detach()
+            new = self.cell(memory, x)
+            memory = new if mask is None else torch.where(mask[:, step], new, memory)
+            memories.append(memory)
+        return torch.stack(memories, dim=1)
+
+    def _roll(self, memory, inputs, mask, keep_from: int):
+        """All T steps → the last memory, and the memories from `keep_from` on, (B, T − keep_from, K, D)."""
+        length = inputs.shape[1]
+        checkpointing = self.gradient_checkpointing and self.training
+        # Without a gradient the chunk only bounds how many memories are alive that nobody will read.
+        bounded = checkpointing or keep_from > 0
+        size = CHECKPOINT_CHUNK if bounded else max(length, 1)
+        kept = []
+        for start in range(0, length, size):
+            part = slice(start, start + size)
+            args = (memory, inputs[:, part], None if mask is None else mask[:, part], start)
+            chunk = self._gradient_checkpointing_func(self._run, *args) if checkpointing else self._run(*args)
+            memory = chunk[:, -1]
+            if start + chunk.shape[1] > keep_from:
+                kept.append(chunk[:, max(0, keep_from - start) :])
+        return memory, torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Read T more tokens.
+
+        input_ids (B, T) or inputs_embeds (B, T, D). attention_mask (B, ≥T): the last T columns say which
+        tokens are real; a padded token leaves the memory as it is, m = where(mask_t, f(m, x_t), m).
+        past_key_values: the memory so far; m_∅ without it. logits_to_keep: read out only the last n
+        timesteps (0: all), or those that an index tensor names.
+
+        Returns last_hidden_state (B, T or n, D) and, with use_cache, the memory after token T.
+        Raises ValueError for both or neither of input_ids and inputs_embeds, for an empty input, and for a
+        state of another batch size.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        batch, length = inputs_embeds.shape[:2]
+        if length == 0:
+            raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        layer = None if past_key_values is None else cast(MemoryLayer, past_key_values.layers[0])
+        memory = layer.read() if layer is not None else None
+        if memory is None:
+            memory = self.start_memory(batch)
+        elif memory.shape[0] != batch:
+            raise ValueError(
+                f"the state holds {memory.shape[0]} row(s) but the input has {batch}; repeat or select the "
+                f"state with past_key_values.batch_repeat_interleave or batch_select_indices."
+            )
+        mask = None
+        if attention_mask is not None:
+            mask = attention_mask[:, -length:].bool()[:, :, None, None]
+
+        recording = layer is not None and layer.recording
+        keep_from = 0
+        if isinstance(logits_to_keep, int) and logits_to_keep > 0 and not recording:
+            keep_from = max(0, length - logits_to_keep)
+        before = memory
+        memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, keep_from)
+        if layer is not None:
+            history = torch.cat([before[:, None], memories[:, :-1]], dim=1) if recording else None
+            layer.write(memory, length, history)
+
+        if isinstance(logits_to_keep, torch.Tensor):
+            memories = memories[:, logits_to_keep]
+        elif logits_to_keep:
+            memories = memories[:, -logits_to_keep:]
+        hidden = self.read_out(memories)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(inputs_embeds, hidden) if kwargs.get("output_hidden_states") else None,
+        )
+
+    def read_out(self, memories: torch.Tensor) -> torch.Tensor:
+        """memories (…, K, D) → hidden states (…, D), in the dtype of the weights."""
+        flat = memories.flatten(0, -3).to(self.readout.norm.weight.dtype)
+        return self.readout(flat).view(*memories.shape[:-2], -1)
+
+
+class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
+    """`SMTModel` and a linear head. With labels, the loss is backpropagated through time."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self.model = SMTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask=None, **kwargs):
+        """`generate` may build masks ahead; a recurrent model only ever wants the 2-D padding mask."""
+        return attention_mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """As `SMTModel.forward`, with logits (B, T or n, V) and, given labels, the loss in nats per token.
+
+        labels (B, T) are unshifted, as everywhere in `transformers`; `shift_labels` (a keyword) are aligned
+        with the logits. −100 is ignored.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            output_hidden_states=kwargs.pop("output_hidden_states", self.config.output_hidden_states),
+        )
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None or kwargs.get("shift_labels") is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )

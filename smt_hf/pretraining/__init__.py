@@ -1,0 +1,1 @@
+"""Learning without recurrence: the teacher, the objectives and the loop."""

@@ -1,0 +1,95 @@
+"""Batches as a function of the step: their indices, their length, and the draws that go with them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from .arguments import SMTPretrainingArguments
+
+
+def collate(rows):
+    """Datasets that fetch whole batches return them ready; rows of any other dataset are stacked."""
+    if isinstance(rows, dict):
+        return rows
+    return default_collate([{key: torch.as_tensor(value) for key, value in row.items()} for row in rows])
+
+
+class StepSampler:
+    """Batches of dataset indices as a pure function of (seed, step): resuming needs no more than the step.
+
+    Indices are drawn with replacement, uniformly; each process takes its own part of every batch, so the
+    global batch does not depend on how many there are.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        parts: int,
+        seed: int,
+        first_step: int,
+        rank: int,
+        world_size: int,
+    ):
+        self.size, self.batch_size, self.parts, self.seed = size, batch_size, parts, seed
+        self.first_step, self.rank, self.world_size = first_step, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.first_step
+        while True:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            indices = torch.randint(self.size, (self.batch_size,), generator=generator)
+            for part in indices.chunk(self.parts):
+                yield part.chunk(self.world_size)[self.rank].tolist()
+            step += 1
+
+
+def batches_at_length(
+    dataset: Any,
+    length: int,
+    full_length: int,
+    args: SMTPretrainingArguments,
+    first_step: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of sequences of `length` tokens, from `first_step` on, for one of the processes.
+
+    Shorter sequences come in larger batches, so that tokens per step stay the same.
+    """
+    if length != full_length:
+        dataset = dataset.at_length(length)
+    whole = args.gradient_accumulation_steps * world_size
+    batch_size = max(1, round(args.batch_size * full_length / length / whole)) * whole
+    sampler = StepSampler(
+        len(dataset),
+        batch_size,
+        args.gradient_accumulation_steps,
+        args.seed,
+        first_step,
+        rank,
+        world_size,
+    )
+    # The sampler is a batch sampler in all but its class, which torch's annotation asks for.
+    loader: DataLoader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+    )
+    return iter(loader)
+
+
+def validation_rows(dataset: Any, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input_ids, shift_labels) of the same `count` rows every time.
+
+    Of a text, blocks of `horizon` tokens from all over it; of other datasets, the first rows.
+    """
+    if hasattr(dataset, "blocks"):
+        x, y = dataset.blocks(horizon)
+        spread = slice(None, None, max(1, len(x) // count))
+        return x[spread][:count], y[spread][:count]
+    rows = collate([dataset[i] for i in range(min(len(dataset), count))])
+    return rows["input_ids"], rows["shift_labels"]

@@ -1,0 +1,98 @@
+"""Checkpoints that are whole or absent: weights as safetensors, the optimizer's tensors, and the counters.
+
+A checkpoint is written into a hidden folder and renamed when it is complete, so that a run killed in the
+middle of writing leaves nothing that could be mistaken for a checkpoint.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+FORMAT = 1
+NAME = re.compile(r"step_(\d{7,})")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = [
+        path for path in folder.glob("step_*") if NAME.fullmatch(path.name) and (path / "state.json").is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def save_checkpoint(
+    folder: Path,
+    modules: dict[str, torch.nn.Module],
+    tensors: dict[str, Any],
+    state: dict[str, Any],
+    limit: int,
+) -> Path:
+    """Write `folder/step_…` (named by state["step"]) and delete the oldest beyond `limit`.
+
+    modules: saved as NAME.safetensors. tensors: state dicts of tensors and numbers, as optimizer.pt.
+    Raises OSError, with nothing half-written left, when the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step_{state['step']:07d}"
+    part = folder / f".{final.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        for name, module in modules.items():
+            weights = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            save_file(weights, part / f"{name}.safetensors", metadata={"format": "pt"})
+        torch.save(tensors, part / "optimizer.pt")
+        # Last, and the mark of a whole checkpoint.
+        write_atomic(part / "state.json", json.dumps({"format": FORMAT, **state}, indent=1))
+        for path in part.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        if final.exists():  # the same step again, after a resume: the weights are the same
+            shutil.rmtree(final)
+        os.replace(part, final)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        shutil.rmtree(part, ignore_errors=True)
+        raise OSError(
+            f"checkpoint {final} could not be written ({error}); free some disk space and resume from "
+            f"the last one."
+        ) from error
+    for old in list_checkpoints(folder)[:-limit]:
+        shutil.rmtree(old)
+    return final
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The counters of a checkpoint. Raises ValueError for one that a newer version wrote."""
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    if state["format"] > FORMAT:
+        raise ValueError(
+            f"checkpoint {checkpoint} has format {state['format']}, this version reads up to {FORMAT}; "
+            f"update smt-hf."
+        )
+    return state
+
+
+def load_weights(checkpoint: Path, modules: dict[str, torch.nn.Module]) -> None:
+    for name, module in modules.items():
+        module.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
+
+
+def load_tensors(checkpoint: Path) -> dict[str, Any]:
+    """Optimizer and random state; `weights_only`, so nothing but tensors and numbers is ever unpickled."""
+    return torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)

@@ -1,0 +1,50 @@
+"""What must hold between model, teacher, arguments and data; checked before any work is done."""
+
+from typing import Any
+
+import torch
+
+from smt_hf.models.modeling_smt import SMTForCausalLM
+
+from .arguments import SMTPretrainingArguments
+from .teacher import SMTTeacher
+
+# The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
+SHARED = "vocab_size hidden_size num_memory_tokens num_readout_layers num_attention_heads intermediate_size"
+
+
+def check_consistency(
+    model: SMTForCausalLM,
+    teacher: SMTTeacher | None,
+    args: SMTPretrainingArguments,
+    train_dataset: Any,
+    full_length: int,
+) -> None:
+    """Raise a ValueError that names the value and what would be right, or return."""
+    config = model.config
+    vocab = getattr(train_dataset, "vocab_size", None)
+    if vocab is None:  # a dataset of somebody else's: look at some rows
+        vocab = 1 + max(
+            int(torch.as_tensor(train_dataset[i]["input_ids"]).max()) for i in range(min(8, len(train_dataset)))
+        )
+    if vocab > config.vocab_size:
+        raise ValueError(
+            f"the data has token ids up to {vocab - 1} but the model's vocab_size is {config.vocab_size}; "
+            f"set vocab_size to at least {vocab}."
+        )
+    if args.curriculum_start_length and not hasattr(train_dataset, "at_length"):
+        raise ValueError("curriculum_start_length needs a train_dataset with at_length(n).")
+    if args.method == "bptt":
+        return
+    if teacher is None:
+        raise ValueError("method 'smt' needs a teacher; pass SMTTeacher(SMTTeacherConfig(...)).")
+    for name in SHARED.split():
+        ours, theirs = getattr(config, name), getattr(teacher.config, name)
+        if ours != theirs:
+            raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
+    context = min(full_length, teacher.config.context_length)
+    if args.dmt_fraction and args.rollout_length >= context:
+        raise ValueError(
+            f"rollout_length {args.rollout_length} does not fit into a context of {context} tokens; "
+            f"use at most {context - 1}."
+        )

@@ -1,0 +1,179 @@
+"""The equations on one page. Each objective maps a batch to (loss, parts of it as detached scalars).
+
+A batch holds `input_ids` x (B, T) and aligned targets `shift_labels` y (B, T), −100 where there is nothing
+to predict. Index everything by the last token read: m_3 has seen x_0 … x_3, and predicts y_3.
+Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said otherwise.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributed.nn.functional import all_gather
+
+from smt_hf.models.modeling_smt import SMTForCausalLM
+
+from .rollout import sequential_rollout, sweep_rollout
+from .teacher import SMTTeacher
+
+Batch = dict[str, torch.Tensor]
+Parts = dict[str, torch.Tensor]
+
+# The paper's best weights: prediction 1, dynamics 0.1, uniformity 0.001; in DMT dynamics 10, readout 1.
+DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT, DMT_DYNAMICS_WEIGHT = 0.1, 0.001, 10.0
+# Pairs grow with the square of the sample; 512 memory tokens are what the official code draws.
+UNIFORMITY_SAMPLE = 512
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats over the targets that are not −100; 0 (not NaN) when there is none."""
+    loss = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-100, reduction="sum")
+    return loss / (targets != -100).sum().clamp(min=1)
+
+
+def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> torch.Tensor:
+    """L_dyn = mean of (f_θ(m_t, x_{t+1}) − m_{t+1})² over all memory entries.
+
+    Both (…, K, D) float32 and RMS-normalised: unitless, 0 for a perfect cell, 2 for unrelated memories.
+    """
+    return F.mse_loss(memory_pred, memory_target)
+
+
+def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
+    """L_unif = log E exp(−2‖u_a − u_b‖²) over pairs a ≠ b of unit-normalised memory tokens.
+
+    memory (B, K, D). Between −8 (all opposite) and 0 (all equal). Under several processes the pairs are
+    those of the global batch, so that the number of processes does not change the objective.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        memory = torch.cat(all_gather(memory), dim=0)
+    tokens = F.normalize(memory.flatten(0, 1), dim=-1)
+    # Evenly spaced rather than drawn: batches are random already, and this needs no generator.
+    tokens = tokens[:: -(-len(tokens) // UNIFORMITY_SAMPLE)]
+    squared_distance = 2 - 2 * tokens @ tokens.T
+    others = ~torch.eye(len(tokens), dtype=torch.bool, device=tokens.device)
+    exponents = (-2 * squared_distance).masked_fill(~others, float("-inf"))
+    return torch.logsumexp(exponents.flatten(), dim=0) - torch.log(others.sum())
+
+
+def smt_loss(
+    model: SMTForCausalLM,
+    teacher: SMTTeacher,
+    batch: Batch,
+    timestep: int,
+    num_labels: int = 2,
+    dynamics_weight: float = DYNAMICS_WEIGHT,
+    uniformity_weight: float = UNIFORMITY_WEIGHT,
+) -> tuple[torch.Tensor, Parts]:
+    """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
+
+    L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + L_trunk
+    L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds).
+    L_dyn: the n − 1 transitions between the labels, each from the teacher's memory, m_s → m_{s+1}.
+    L_unif: uniformity of the labels.
+    L_read: cross-entropy of y_s from m_s alone, at all n labels: what the RNN will have to do.
+    L_trunk: cross-entropy of y_s at every token of the causal trunk.
+    The cell is never unrolled: no gradient path between two tokens is longer than one application.
+
+    Deviations from the paper, which has n = 2, L_pred, L_dyn and L_unif: t may be anything from −1, so
+    that the RNN can start cold; L_read and L_trunk make memories readable many times sooner, since the
+    first target is 1/F of L_pred, and L_pred sees one label of a sequence.
+    """
+    x, y = batch["input_ids"], batch["shift_labels"]
+    # Nothing has been read yet at t = −1, and nothing is asked for: y_{−1} = −100. So y_t = targets[t + 1].
+    targets = F.pad(y, (1, 0), value=-100)
+    context = min(x.shape[1], teacher.config.context_length)
+    first = max(-1, min(timestep, context - num_labels))
+    window = range(first, min(first + num_labels, context))
+    labels, trunk = teacher.encode_with_trunk(x, window)
+
+    end = timestep + teacher.config.future_length
+    future_logits = teacher.decode(labels[:, timestep - first], x[:, timestep + 1 : end])
+    prediction = cross_entropy(future_logits, targets[:, timestep + 1 : end + 1])
+    now = slice(first + 1, first + 1 + len(window))
+    readout = cross_entropy(teacher.decode(labels.flatten(0, 1)), targets[:, now].flatten())
+
+    cell = model.model.cell
+    inputs = cell.project_inputs(model.model.embed_tokens(x[:, first + 1 : first + len(window)]))
+    memory_pred = cell(labels[:, :-1].flatten(0, 1), inputs.flatten(0, 1))
+    dynamics = dynamics_loss(memory_pred, labels[:, 1:].flatten(0, 1))
+    uniformity = uniformity_loss(labels[:, -1])  # not labels[:, 0], which may be m_∅ in every row
+
+    loss = prediction + dynamics_weight * dynamics + uniformity_weight * uniformity + readout
+    parts = {
+        "prediction_loss": prediction,
+        "dynamics_loss": dynamics,
+        "uniformity_loss": uniformity,
+        "readout_loss": readout,
+    }
+    if trunk is not None:
+        parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])
+        loss = loss + parts["trunk_loss"]
+    return loss, {name: value.detach() for name, value in parts.items()}
+
+
+def dmt_loss(
+    model: SMTForCausalLM,
+    teacher: SMTTeacher,
+    batch: Batch,
+    start: int,
+    rollout_length: int,
+    num_sweeps: int = 0,
+    dynamics_weight: float = DMT_DYNAMICS_WEIGHT,
+) -> tuple[torch.Tensor, Parts]:
+    """On-policy imitation over a window of R = `rollout_length` tokens after timestep `start` = s ≥ −1.
+
+    Roll the cell out on its own memories m̂ from the teacher's m_s, without gradient; then in one batched
+    pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout on the detached result:
+    L = 10 · L_dyn + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
+    num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
+    """
+    x, y = batch["input_ids"], batch["shift_labels"]
+    window = slice(start + 1, start + 1 + rollout_length)
+    with torch.no_grad():
+        labels = teacher.encode(x, range(start, start + rollout_length + 1))
+    cell = model.model.cell
+    inputs = cell.project_inputs(model.model.embed_tokens(x[:, window]))
+    if num_sweeps:
+        memories = sweep_rollout(cell, labels[:, :-1], inputs.detach(), num_sweeps)
+    else:
+        memories = sequential_rollout(cell, labels[:, 0], inputs.detach())
+
+    memory_pred = cell(memories.flatten(0, 1), inputs.flatten(0, 1)).view_as(memories)
+    dynamics = dynamics_loss(memory_pred, labels[:, 1:])
+    logits = model.lm_head(model.model.read_out(memory_pred.detach()))
+    readout = cross_entropy(logits, y[:, window])
+    drift = F.mse_loss(memories[:, -1], labels[:, -2])
+
+    parts = {"dynamics_loss": dynamics, "readout_loss": readout, "drift": drift}
+    return dynamics_weight * dynamics + readout, {name: value.detach() for name, value in parts.items()}
+
+
+def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]:
+    """The baseline: cross-entropy through the cell unrolled over the whole sequence, from m_∅."""
+    logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+    loss = cross_entropy(logits, batch["shift_labels"])
+    return loss, {"readout_loss": loss.detach()}
+
+
+# What each phase trains. m_∅ is the encoder's answer, so only BPTT, which has no encoder, learns it.
+TRAINED = {
+    "smt": ("teacher.", "model.model.embed_tokens.", "model.model.cell."),
+    "dmt": ("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
+    "bptt": ("model.",),
+}
+
+
+class Objective(nn.Module):
+    """The losses as one module's forward, which is what DDP and torch.compile need to see."""
+
+    def __init__(self, model: SMTForCausalLM, teacher: SMTTeacher | None):
+        super().__init__()
+        self.model = model
+        self.teacher = teacher
+
+    def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
+        if phase == "bptt":
+            return bptt_loss(self.model, batch)
+        assert self.teacher is not None
+        loss = smt_loss if phase == "smt" else dmt_loss
+        return loss(self.model, self.teacher, batch, **draws)

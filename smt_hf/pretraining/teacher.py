@@ -1,0 +1,213 @@
+"""SMTTeacher: says what to remember. Used in training only, saved beside the model, never inside it.
+
+B rows, T tokens, n labels per row, K memory tokens of width D, F future targets, V token ids.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+
+from smt_hf.models.configuration_smt import check_sizes
+from smt_hf.models.layers import (
+    Block,
+    RotaryTable,
+    attend_all,
+    attend_causal,
+    init_weights,
+    normalize_memory,
+)
+from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.models.readout import Readout
+
+ENCODER_TYPES = ("causal", "bidirectional")
+
+
+@strict
+class SMTTeacherConfig(PreTrainedConfig):
+    r"""Configuration of the teacher; fields not listed mean what they mean in `SMTConfig`.
+
+    Args:
+        num_hidden_layers: Depth of the encoder E_φ.
+        encoder_type: `"causal"`: one causal pass over the context, which register groups at any chosen
+            timesteps read through a mask. `"bidirectional"`: the paper's encoder, one pass per label over
+            the last `context_length` tokens.
+        context_length: Most tokens a label can sum up (T_c).
+        future_length: Targets that a label must predict (F).
+    """
+
+    model_type = "smt_teacher"
+
+    vocab_size: int = 258
+    hidden_size: int = 128
+    num_memory_tokens: int = 4
+    num_hidden_layers: int = 4
+    num_readout_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int | None = None
+    rope_parameters: dict | None = None
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 1.0
+    encoder_type: str = "causal"
+    context_length: int = 128
+    future_length: int = 32
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.rope_parameters is None:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        check_sizes(
+            self,
+            "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers "
+            "num_attention_heads context_length future_length",
+        )
+        if self.encoder_type not in ENCODER_TYPES:
+            raise ValueError(
+                f"encoder_type is {self.encoder_type!r}; it must be one of {', '.join(ENCODER_TYPES)}."
+            )
+
+
+class SMTTeacher(PreTrainedModel):
+    """Encoder m_t = E_φ(x_0 … x_t) and decoder p(y_τ | m_t, x_{t+1} … x_τ), τ = t … t+F−1.
+
+    The encoder appends K learned register tokens per label to the context; what comes out at their
+    places, RMS-normalised, is the memory. For the empty context (timestep −1) it is m_∅.
+    Source: Kumar & Isola 2026. Deviations, all of the causal encoder: one trunk shared by many labels;
+    registers start from the last token; the trunk predicts the next token too (see `smt_loss`).
+    """
+
+    config_class = SMTTeacherConfig
+    config: SMTTeacherConfig
+    base_model_prefix = "teacher"
+
+    def __init__(self, config: SMTTeacherConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        self.rotary = RotaryTable(config, config.context_length + config.num_memory_tokens)
+        self.encoder = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.readout = Readout(config, max_future=config.future_length)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        init_weights(module, self.config.initializer_range)
+        if isinstance(module, SMTTeacher):
+            init.normal_(module.registers)
+
+    def encode(self, input_ids: torch.Tensor, timesteps: Sequence[int]) -> torch.Tensor:
+        """Memory labels m_t for t in `timesteps`, each in −1 … T−1: (B, T) → (B, n, K, D) float32.
+
+        m_t depends on x_0 … x_t only. Raises ValueError for a timestep outside the sequence, or (causal
+        encoder) past `context_length`.
+        """
+        return self.encode_with_trunk(input_ids, timesteps, trunk=False)[0]
+
+    def encode_with_trunk(
+        self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Also the trunk's hidden states (B, max(timesteps)+1, D), if asked for and there are any."""
+        if not timesteps or min(timesteps) < -1 or max(timesteps) >= input_ids.shape[1]:
+            raise ValueError(f"timesteps {list(timesteps)} must lie in -1 … {input_ids.shape[1] - 1}.")
+        if self.config.encoder_type == "bidirectional":
+            window = self.config.context_length
+            memories = [self._encode_window(input_ids[:, max(0, t + 1 - window) : t + 1]) for t in timesteps]
+            return torch.stack(memories, dim=1), None
+        if max(timesteps) >= self.config.context_length:
+            raise ValueError(
+                f"timestep {max(timesteps)} is past the teacher's context_length {self.config.context_length}."
+            )
+        return self._encode_causal(input_ids, timesteps, trunk)
+
+    def _encode_window(self, context: torch.Tensor) -> torch.Tensor:
+        """The paper's encoder: tokens and registers all see one another. (B, n) → (B, K, D)."""
+        batch, length = context.shape
+        x = torch.cat([self.embed_tokens(context), self.registers.expand(batch, -1, -1)], dim=1)
+        rotary = self.rotary(slice(0, x.shape[1]))
+        for block in self.encoder[:-1]:
+            x = block(x, rotary, attend_all)
+        x = self.encoder[-1](x, rotary, attend_all, queries=slice(length, None))
+        return normalize_memory(x, self.config.rms_norm_eps)
+
+    def _encode_causal(
+        self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One pass over [x_0 … x_{T'−1} ; registers of label 1 ; … ; registers of label n].
+
+        Tokens see the tokens before them. The registers of label t see x_0 … x_t and one another; they
+        stand at positions t … t+K−1 and start from the embedding of x_t, so that a register is at first
+        a copy of the trunk's own last token. Without that the labels say nothing for hundreds of steps,
+        and collapse under the dynamics loss before anybody reads them.
+        """
+        batch, num_labels, num_registers = input_ids.shape[0], len(timesteps), len(self.registers)
+        length = max(timesteps) + 1  # later tokens are seen by no register
+        device = input_ids.device
+        tokens = self.embed_tokens(input_ids[:, :length])
+        ends = torch.tensor(timesteps, device=device)
+        registers = self.registers.expand(batch, num_labels, -1, -1)
+        if length:
+            last = tokens[:, ends.clamp(min=0)] * (ends >= 0)[:, None]
+            registers = registers + last.unsqueeze(2)
+        x = torch.cat([tokens, registers.flatten(1, 2)], dim=1)
+
+        offsets = torch.arange(num_registers, device=device)
+        positions = torch.cat(
+            [torch.arange(length, device=device), (ends.clamp(min=0)[:, None] + offsets).flatten()]
+        )
+        rotary = self.rotary(positions)
+        label = torch.arange(num_labels, device=device).repeat_interleave(num_registers)
+        sees_tokens = torch.arange(length, device=device) <= ends[label, None]
+        register_mask = torch.cat([sees_tokens, label == label[:, None]], dim=1)  # (nK, T'+nK)
+
+        def attend_registers(q, k, v):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=register_mask)
+
+        def attend(q, k, v):
+            # Two products instead of one with a full mask: the long one keeps the fast causal kernel.
+            first = attend_causal(q[:, :, :length], k[:, :, :length], v[:, :, :length])
+            return torch.cat([first, attend_registers(q[:, :, length:], k, v)], dim=2)
+
+        for block in self.encoder[:-1]:
+            x = block(x, rotary, attend if length else attend_registers)
+        trunk = trunk and length > 0
+        if trunk:
+            x = self.encoder[-1](x, rotary, attend)
+        else:  # nobody reads the tokens of the last block
+            x = self.encoder[-1](x, rotary, attend_registers, queries=slice(length, None))
+        memory = x[:, length if trunk else 0 :].unflatten(1, (num_labels, num_registers))
+        return normalize_memory(memory, self.config.rms_norm_eps), x[:, :length] if trunk else None
+
+    def read_out(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the trunk (B, T, D) → logits (B, T, V), by the decoder's norm and head."""
+        return self.lm_head(self.readout.norm(hidden_states))
+
+    def decode(self, memory: torch.Tensor, future_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Memories m_t (N, K, D) and x_{t+1} … x_{t+F−1} (N, F−1) → logits of y_t … y_{t+F−1}, (N, F, V).
+
+        Without a future: of y_t alone, (N, 1, V), as the model's readout does.
+        """
+        memory = memory.to(self.lm_head.weight.dtype)
+        future = None if future_ids is None else self.embed_tokens(future_ids)
+        return self.lm_head(self.readout(memory, future))
+
+
+@torch.no_grad()
+def hand_over(teacher: SMTTeacher, model: SMTForCausalLM) -> None:
+    """Give the model what the teacher has learned: the decoder as readout, its head, and m_∅.
+
+    From here on the model reads, predicts and starts cold by itself. The named end of the SMT phase.
+    """
+    model.model.readout.load_state_dict(teacher.readout.state_dict())
+    model.lm_head.load_state_dict(teacher.lm_head.state_dict())
+    nothing = torch.zeros(1, 0, dtype=torch.long, device=teacher.device)
+    model.model.initial_memory.copy_(teacher.encode(nothing, [-1])[0, 0])

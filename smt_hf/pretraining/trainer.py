@@ -1,0 +1,318 @@
+"""SMTPretrainer: one Accelerate loop, three objectives (SMT, DMT, BPTT).
+
+SMT trains teacher and cell on single transitions; `hand_over` gives the model its readout; DMT trains cell
+and readout on the model's own path. BPTT, the baseline, runs through the same loop.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, send_to_device
+from torch import nn
+from tqdm.auto import tqdm
+
+from smt_hf.evaluation.free_running import doubling_timesteps, drift, evaluate_rows
+from smt_hf.hub.card import write_card
+from smt_hf.hub.push import push
+from smt_hf.models.modeling_smt import SMTForCausalLM
+
+from . import checkpointing, schedule
+from .arguments import SMTPretrainingArguments
+from .batching import batches_at_length, validation_rows
+from .checks import check_consistency
+from .objectives import TRAINED, Objective
+from .run_folder import RunFolder, new_record
+from .teacher import SMTTeacher, hand_over
+
+# How far a run has come: with the seed, all the state there is beside weights and optimizer.
+COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
+# Drift needs the teacher's labels too, and its mean settles with few rows.
+DRIFT_ROWS = 16
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; nothing after the last checkpoint is worth keeping."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM or Ctrl-C) and has saved a checkpoint to resume from."""
+
+
+class SMTPretrainer:
+    """Pretrain `model`, in the manner of `transformers.Trainer`.
+
+    Args:
+        model: what is trained, and evaluated free-running.
+        teacher: needed by method "smt", not used by "bptt".
+        args: see `SMTPretrainingArguments`.
+        train_dataset, eval_dataset: map-style, rows {"input_ids" (T,), "shift_labels" (T,)} of equal length T.
+            A length curriculum also needs `at_length(n)`.
+        processing_class: tokenizer, saved with the model.
+        description: what to write into run.json beside the arguments (dataset, preset …).
+    """
+
+    def __init__(
+        self,
+        model: SMTForCausalLM,
+        teacher: SMTTeacher | None,
+        args: SMTPretrainingArguments,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        description: dict[str, Any] | None = None,
+    ):
+        self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.processing_class = processing_class
+        self.folder = RunFolder(args.output_dir)
+        self.phases = schedule.phases(args)
+        self.full_length = len(train_dataset[0]["input_ids"])
+        check_consistency(model, self.teacher, args, train_dataset, self.full_length)
+        self.accelerator = Accelerator(
+            mixed_precision=args.mixed_precision,
+            dynamo_backend="inductor" if args.torch_compile else "no",
+            log_with=args.trackers or None,
+            project_dir=args.output_dir,
+        )
+        if args.batch_size % (args.gradient_accumulation_steps * self.accelerator.num_processes):
+            raise ValueError(
+                f"batch_size {args.batch_size} does not divide over {self.accelerator.num_processes} processes."
+            )
+        self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
+        self.phase_index = 0
+        self.stop_signal: int | None = None
+        self.record = new_record(model, self.teacher, args, self.phases, train_dataset)
+        self.record |= description or {}
+
+    def train(self, resume: bool = False) -> dict[str, Any]:
+        """Run the phases to the end of the budget, save the run folder, and return the record.
+
+        Raises ValueError before any work for a folder or arguments that cannot be; NonFiniteLossError;
+        Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved.
+        """
+        checkpoint = self.folder.claim(self.record, resume)
+        self.accelerator.wait_for_everyone()  # until every process has seen the folder as it was
+        tensors = self._load(checkpoint) if checkpoint else None
+        if self.accelerator.is_main_process:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.forget_after(self.step)
+            self.folder.write_record(self.record)
+            if resume:
+                tqdm.write(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet; starting anew")
+        if self.args.trackers:
+            self.accelerator.init_trackers("smt-hf", config=self.args.to_dict())
+        self.model.to(self.accelerator.device)
+        if self.teacher is not None:
+            self.teacher.to(self.accelerator.device)
+
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        bar = tqdm(
+            total=100, disable=self.args.disable_tqdm or not self.accelerator.is_main_process,
+            bar_format="{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}",
+        )  # fmt: skip
+        try:
+            while self.phase_index < len(self.phases):
+                self._run_phase(self.phases[self.phase_index], tensors, bar)
+                tensors = None
+                if self.phases[self.phase_index].name == "smt":
+                    assert self.teacher is not None
+                    hand_over(self.teacher, self.model)
+                self.phase_index += 1
+        finally:
+            bar.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self._finish()
+
+    def _run_phase(self, phase: schedule.Phase, tensors: dict[str, Any] | None, bar: tqdm) -> None:
+        args, accelerator = self.args, self.accelerator
+        objective = Objective(self.model, self.teacher)
+        for name, parameter in objective.named_parameters():
+            parameter.requires_grad_(name.startswith(TRAINED[phase.name]))
+        trained = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained,
+            lr=phase.learning_rate,
+            betas=(args.adam_beta1, args.adam_beta2),
+            weight_decay=args.weight_decay,
+            fused=True,
+        )
+        prepared, optimizer = accelerator.prepare(objective, optimizer)
+        if tensors is not None:
+            optimizer.load_state_dict(tensors["optimizer"])
+            if accelerator.scaler is not None and tensors["scaler"]:
+                accelerator.scaler.load_state_dict(tensors["scaler"])
+        self.model.train()
+
+        context_length = self.teacher.config.context_length if self.teacher is not None else 0
+        length = 0
+        batches: Iterator[dict[str, torch.Tensor]] = iter(())
+        loss = torch.zeros(())
+        bad_step = torch.full((), -1, device=accelerator.device)
+        while (progress := self._progress()) < phase.end:
+            began = time.perf_counter()
+            wanted = schedule.sequence_length(phase, progress, self.full_length, args)
+            if wanted != length:
+                length = wanted
+                batches = batches_at_length(
+                    self.train_dataset, length, self.full_length, args, self.step,
+                    accelerator.process_index, accelerator.num_processes,
+                )  # fmt: skip
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate(phase, progress, args)
+            draws, depth = schedule.draws(phase, self.step, length, context_length, args)
+            parts: dict[str, torch.Tensor] = {}
+            for _ in range(args.gradient_accumulation_steps):
+                batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+                with accelerator.autocast():
+                    loss, parts = prepared(phase.name, batch, **draws)
+                accelerator.backward(loss / args.gradient_accumulation_steps)
+                self.tokens += batch["input_ids"].numel() * accelerator.num_processes
+                self.sequential_steps += depth
+            accelerator.clip_grad_norm_(trained, args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            self.step += 1
+            # Remembered on the device; looked at only when something is about to be logged or saved.
+            bad_step = torch.where((bad_step < 0) & ~torch.isfinite(loss.detach()), self.step, bad_step)
+            self.seconds += time.perf_counter() - began
+            self._after_step(phase, progress, length, parts, bad_step, optimizer, bar)
+        self._check_finite(bad_step, phase)
+        accelerator.free_memory()
+
+    def _after_step(self, phase, progress, length, parts, bad_step, optimizer, bar) -> None:
+        args = self.args
+        if self.step % args.logging_steps == 0:
+            self._check_finite(bad_step, phase)
+            values = {name: value.item() for name, value in parts.items()}
+            self._log({
+                "phase": phase.name, "progress": progress, "sequence_length": length,
+                "learning_rate": optimizer.param_groups[0]["lr"], **values,
+            })  # fmt: skip
+            bar.n = round(100 * self._progress(), 1)
+            shown = {name.removesuffix("_loss")[:7]: f"{value:.2f}" for name, value in values.items()}
+            bar.set_description(phase.name, refresh=False)
+            bar.set_postfix(shown)
+        done = self._progress()
+        evaluations = args.num_evaluations
+        if evaluations and math.floor(done * evaluations) > math.floor(progress * evaluations) and done < 1:
+            self._check_finite(bad_step, phase)
+            self.evaluate(phase)
+        due = args.checkpoint_every and self.step % args.checkpoint_every == 0
+        if due or self.stop_signal is not None:
+            self._check_finite(bad_step, phase)
+            path = self._save_checkpoint(optimizer)
+            if self.stop_signal is not None:
+                raise Interrupted(str(path))
+
+    def _progress(self) -> float:
+        """How far the run is, 0 … 1, in steps or in seconds of training. All processes agree on it."""
+        if self.args.max_steps is not None:
+            return min(1.0, self.step / self.args.max_steps)
+        assert self.args.max_minutes is not None
+        seconds = self.seconds
+        if self.accelerator.num_processes > 1:
+            if self.step % self.args.logging_steps:
+                seconds = self._agreed_seconds
+            else:  # a synchronisation, so not at every step
+                shared = torch.tensor(seconds, device=self.accelerator.device)
+                seconds = self._agreed_seconds = float(broadcast(shared).item())
+        return min(1.0, seconds / (60 * self.args.max_minutes))
+
+    _agreed_seconds = 0.0
+
+    def evaluate(self, phase: schedule.Phase) -> dict[str, Any]:
+        """Free-running metrics from a cold start and, with a teacher, the drift from it; logged."""
+        if self.eval_dataset is None:
+            return {}
+        if phase.name == "smt":  # the model's readout is still the teacher's
+            assert self.teacher is not None
+            hand_over(self.teacher, self.model)
+        x, y = validation_rows(self.eval_dataset, self.args.eval_sequences, self.args.eval_horizon)
+        metrics = evaluate_rows(self.model, x, y)
+        if self.teacher is not None:
+            limit = min(x.shape[1], self.teacher.config.context_length)
+            few = x[:DRIFT_ROWS].to(self.accelerator.device)
+            metrics["drift"] = drift(self.model, self.teacher, few, doubling_timesteps(limit))
+        self._log({"phase": phase.name, "progress": self._progress(), "evaluation": metrics})
+        return metrics
+
+    def _log(self, values: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        line = {
+            "step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens,
+            "sequential_steps": self.sequential_steps, **values,
+        }  # fmt: skip
+        self.folder.log(line)
+        if self.args.trackers:
+            evaluation = values.get("evaluation", {})
+            flat = {k: v for k, v in {**values, **evaluation}.items() if isinstance(v, int | float)}
+            self.accelerator.log(flat, step=self.step)
+
+    def _on_signal(self, number, frame) -> None:
+        self.stop_signal = number
+
+    def _check_finite(self, bad_step: torch.Tensor, phase: schedule.Phase) -> None:
+        step = int(bad_step.item())
+        if step < 0:
+            return
+        checkpoints = checkpointing.list_checkpoints(self.folder.checkpoints)
+        last = checkpoints[-1] if checkpoints else "none was written"
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {step} of phase {phase.name!r}; last good checkpoint: {last}. "
+            f"Resume from it with a lower learning rate."
+        )
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, **({"teacher": self.teacher} if self.teacher is not None else {})}
+
+    def _save_checkpoint(self, optimizer) -> Path | None:
+        if not self.accelerator.is_main_process:
+            return None
+        scaler = self.accelerator.scaler
+        tensors = {
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "torch_rng": torch.get_rng_state(),
+        }
+        state = {name: getattr(self, name) for name in COUNTERS}
+        return checkpointing.save_checkpoint(
+            self.folder.checkpoints, self._modules(), tensors, state, self.args.save_total_limit
+        )
+
+    def _load(self, checkpoint: Path) -> dict[str, Any]:
+        state = checkpointing.read_state(checkpoint)
+        checkpointing.load_weights(checkpoint, self._modules())
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        tensors = checkpointing.load_tensors(checkpoint)
+        torch.set_rng_state(tensors["torch_rng"])
+        return tensors
+
+    def _finish(self) -> dict[str, Any]:
+        final = self.evaluate(self.phases[-1])
+        self.record |= {"status": "finished", "steps": self.step, "final": final}
+        self.record |= {name: getattr(self, name) for name in ("seconds", "tokens", "sequential_steps")}
+        if self.accelerator.is_main_process:
+            self.save_model()
+            self.folder.write_record(self.record)
+            write_card(self.folder.path, self.record)
+            if self.args.push_to_hub and self.args.hub_model_id:
+                push(self.folder.path, self.args.hub_model_id, private=self.args.hub_private_repo)
+        self.accelerator.end_training()
+        return self.record
+
+    def save_model(self) -> None:
+        """Write what `from_pretrained` reads, and the teacher beside it."""
+        self.model.save_pretrained(self.folder.path)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(self.folder.path)
+        if self.teacher is not None:
+            self.teacher.save_pretrained(self.folder.path / "teacher")

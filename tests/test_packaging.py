@@ -1,0 +1,88 @@
+"""The packaging files agree with one another and with the package."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import smt_hf
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PYPROJECT["project"]
+
+
+def declared_requirements() -> list[Requirement]:
+    """Every direct dependency: core, extras and build.
+
+    Without those under a marker: they are for a Python that constraints.txt was not tested on.
+    """
+    lines = [*PROJECT["dependencies"], *PYPROJECT["build-system"]["requires"]]
+    for extra in PROJECT["optional-dependencies"].values():
+        lines += extra
+    return [r for r in map(Requirement, lines) if r.marker is None]
+
+
+def pinned_versions() -> dict[str, Version]:
+    """Canonical name -> version for every line of constraints.txt."""
+    pins: dict[str, Version] = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pins[canonicalize_name(name)] = Version(version)
+    return pins
+
+
+def test_one_version_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    releases = re.findall(r"^## \[(\d[^\]]*)\] - (\d{4}-\d{2}-\d{2})$", changelog, re.MULTILINE)
+    top_version, top_date = releases[0]
+    assert smt_hf.__version__ == citation["version"] == top_version
+    assert str(citation["date-released"]) == top_date
+
+
+@pytest.mark.parametrize("requirement", declared_requirements(), ids=lambda r: r.name)
+def test_tested_version_is_inside_the_declared_range(requirement: Requirement) -> None:
+    pins = pinned_versions()
+    name = canonicalize_name(requirement.name)
+    assert name in pins, f"constraints.txt does not pin {name}"
+    assert pins[name] in requirement.specifier
+
+
+def test_constraints_name_no_local_build() -> None:
+    """`2.13.0+cpu` exists on some machines only; `2.13.0` matches every build of it."""
+    assert not [name for name, version in pinned_versions().items() if version.local]
+
+
+def test_dev_extra_equals_dev_group() -> None:
+    assert PROJECT["optional-dependencies"]["dev"] == PYPROJECT["dependency-groups"]["dev"]
+
+
+def test_entry_point_is_callable() -> None:
+    module, _, function = PROJECT["scripts"]["smt-hf"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_licence_is_apache_2_everywhere() -> None:
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert PROJECT["license"] == citation["license"] == "Apache-2.0"
+
+
+def test_package_says_it_is_typed() -> None:
+    assert (Path(smt_hf.__file__).parent / "py.typed").is_file()
