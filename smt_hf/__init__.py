@@ -13,6 +13,16 @@ AutoConfig.register("smt", SMTConfig)
 AutoModel.register(SMTConfig, SMTModel)
 AutoModelForCausalLM.register(SMTConfig, SMTForCausalLM)
 
+
+def __getattr__(name: str):
+    """The training side comes with Accelerate; who only generates need not wait for it."""
+    if name in ("SMTPretrainer", "SMTPretrainingArguments", "SMTTeacher", "SMTTeacherConfig"):
+        from . import pretraining
+
+        return getattr(pretraining, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "CELLS",
     "MemoryCell",

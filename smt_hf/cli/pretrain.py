@@ -25,7 +25,8 @@ TRAINING_GROUPS = {
     "budget": "max_steps max_minutes dmt_fraction",
     "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate weight_decay "
     "adam_beta1 adam_beta2 max_grad_norm warmup_ratio decay_ratio",
-    "method": "rollout_length num_sweeps cold_start_fraction curriculum_start_length curriculum_fraction",
+    "method": "num_labels rollout_length num_sweeps cold_start_fraction "
+    "curriculum_start_length curriculum_fraction",
     "evaluation, logging and checkpoints": "num_evaluations eval_sequences eval_horizon logging_steps "
     "checkpoint_every save_total_limit report_to disable_tqdm",
     "machine": "mixed_precision torch_compile dataloader_num_workers",
@@ -47,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in {**MODEL_FLAGS, **TEACHER_FLAGS}.items():
         model.add_argument(flag(name), type=int, help=text)
     model.add_argument("--num-encoder-layers", type=int, help="depth of the teacher's encoder")
-    model.add_argument(
-        "--encoder-type", default="causal", help="causal or bidirectional (the paper's) [causal]"
-    )
+    model.add_argument("--encoder-type", help="causal or bidirectional (the paper's) [causal]")
 
     fields = {f.name: f for f in dataclasses.fields(SMTPretrainingArguments)}
     for title, names in TRAINING_GROUPS.items():
@@ -148,7 +147,7 @@ def build(args: argparse.Namespace):
     model = SMTForCausalLM(config)
     teacher = None
     if training.method == "smt":
-        teacher = SMTTeacher(SMTTeacherConfig(**shared, **lengths, encoder_type=args.encoder_type))
+        teacher = SMTTeacher(SMTTeacherConfig(**shared, **lengths, **given(args, ["encoder_type"])))
     description = {
         "preset": args.preset,
         "bytes_per_token": data.validation.bytes_per_token,

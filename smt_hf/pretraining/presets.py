@@ -24,7 +24,10 @@ PRESETS = {
         "seconds on a laptop; for trying things and for tests",
         model={"hidden_size": 32, "num_memory_tokens": 2, "num_readout_layers": 1, "num_attention_heads": 2},
         teacher={"num_hidden_layers": 2, "context_length": 32, "future_length": 8},
-        training={"batch_size": 16, "learning_rate": 2e-3, "dmt_learning_rate": 1e-3, "dmt_fraction": 0.5, "rollout_length": 16, "eval_horizon": 64, "eval_sequences": 16},
+        training={
+            "batch_size": 16, "rollout_length": 16, "learning_rate": 2e-3, "dmt_learning_rate": 1e-3,
+            "dmt_fraction": 0.5, "eval_horizon": 64, "eval_sequences": 16,
+        },
     ),
     "small": Preset(
         "minutes on two CPU cores (D 128, K 4, 2 KB of state)",
@@ -37,7 +40,7 @@ PRESETS = {
         layers={"transformer": 2},
     ),
     "base": Preset(
-        "an hour or so on one GPU (D 256, K 8, 8 KB of state)",
+        "for one GPU (D 256, K 8, 8 KB of state)",
         model={"hidden_size": 256, "num_memory_tokens": 8, "num_readout_layers": 2, "num_attention_heads": 8},
         teacher={"num_hidden_layers": 6, "context_length": 256, "future_length": 32},
         training={
@@ -51,10 +54,12 @@ PRESETS = {
     "paper": Preset(
         "the published configuration (D 256, K 16, 8+4 layers, Tc 256, F 64)",
         model={"hidden_size": 256, "num_memory_tokens": 16, "num_readout_layers": 4, "num_attention_heads": 8},
-        teacher={"num_hidden_layers": 8, "context_length": 256, "future_length": 64},
+        teacher={
+            "num_hidden_layers": 8, "context_length": 256, "future_length": 64, "encoder_type": "bidirectional",
+        },
         training={
-            "batch_size": 128, "rollout_length": 128, "learning_rate": 3e-4, "dmt_learning_rate": 3e-5,
-            "dmt_fraction": 0.01,
+            "batch_size": 128, "rollout_length": 255, "learning_rate": 3e-4, "dmt_learning_rate": 3e-5,
+            "dmt_fraction": 0.01, "num_labels": 2,
         },
         layers={"transformer": 8},
     ),

@@ -85,9 +85,11 @@ def draw_start(rng: random.Random, context_length: int, args: SMTPretrainingArgu
 
 
 def draws(
-    phase: Phase, step: int, length: int, context_length: int, args: SMTPretrainingArguments
+    phase: Phase, step: int, length: int, full_length: int, context_length: int, args: SMTPretrainingArguments
 ) -> tuple[dict[str, int], int]:
     """The random choices of a step, the same on every process, and its sequential depth.
+
+    Under a length curriculum batches have more rows, so rows have fewer labels: as many per step.
 
     The depth is the number of cell applications that have to wait for one another: one for SMT, whatever
     the sequence; T for BPTT; for DMT the rollout and one for the gradient pass.
@@ -97,7 +99,8 @@ def draws(
     rng = random.Random(f"{args.seed}-{step}")
     context = min(length, context_length)
     if phase.name == "smt":
-        return {"timestep": draw_timestep(rng, context), "num_labels": args.num_labels}, 1
+        num_labels = max(2, args.num_labels * length // full_length)
+        return {"timestep": draw_timestep(rng, context), "num_labels": num_labels}, 1
     choices = {
         "start": draw_start(rng, context, args),
         "rollout_length": args.rollout_length,

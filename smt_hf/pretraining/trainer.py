@@ -166,7 +166,7 @@ class SMTPretrainer:
                 )  # fmt: skip
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate(phase, progress, args)
-            draws, depth = schedule.draws(phase, self.step, length, context_length, args)
+            draws, depth = schedule.draws(phase, self.step, length, self.full_length, context_length, args)
             parts: dict[str, torch.Tensor] = {}
             for _ in range(args.gradient_accumulation_steps):
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)

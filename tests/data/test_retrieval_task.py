@@ -20,8 +20,9 @@ def test_rows_follow_the_definition(length: int, num_values: int) -> None:
         marker = ids.index(num_values)
         assert marker + 1 < length // 2, "marker and value lie in the first half"
         assert ids[-1] == num_values + 1
-        noise = ids[:marker] + ids[marker + 1 : -1]
-        assert all(0 <= symbol < num_values for symbol in noise)
+        assert 0 <= ids[marker + 1] < num_values, "the value follows the marker"
+        noise = ids[:marker] + ids[marker + 2 : -1]
+        assert all(num_values + 2 <= symbol < 2 * num_values + 2 for symbol in noise)
         assert labels == [-100] * (length - 1) + [ids[marker + 1]]
 
 
@@ -29,7 +30,7 @@ def test_values_noise_and_marker_positions_are_uniform() -> None:
     task = RetrievalTask(32)
     batch = task.__getitems__(range(ROWS))
     answers = batch["shift_labels"][:, -1].bincount(minlength=8) / ROWS
-    noise = batch["input_ids"][:, 16:-1].flatten().bincount(minlength=8) / (ROWS * 15)
+    noise = batch["input_ids"][:, 16:-1].flatten().bincount(minlength=18)[10:] / (ROWS * 15)
     places = (batch["input_ids"] == 8).float().mean(0)
     assert (answers - 1 / 8).abs().max() < 0.03  # four standard deviations of a proportion
     assert (noise - 1 / 8).abs().max() < 0.008
@@ -39,7 +40,7 @@ def test_values_noise_and_marker_positions_are_uniform() -> None:
 
 def test_noise_says_nothing_about_the_answer() -> None:
     batch = RetrievalTask(16).__getitems__(range(ROWS))
-    same = (batch["input_ids"][:, 8:-1] == batch["shift_labels"][:, -1:]).float().mean(0)
+    same = (batch["input_ids"][:, 8:-1] - 10 == batch["shift_labels"][:, -1:]).float().mean(0)
     assert (same - 1 / 8).abs().max() < 0.03
 
 
@@ -55,7 +56,7 @@ def test_a_row_depends_on_its_index_only_and_not_on_the_batch() -> None:
 
 def test_the_definition_is_frozen() -> None:
     """Published numbers name this task: its rows may never change unnoticed."""
-    expected = [[0, 0, 8, 0, 7, 7, 4, 9]]
+    expected = [[10, 10, 8, 0, 17, 17, 14, 9]]
     assert RetrievalTask(8).__getitems__([0])["input_ids"].tolist() == expected
 
 
@@ -99,7 +100,7 @@ def test_the_tokenizer_spells_rows_and_covers_the_vocabulary() -> None:
     text = str(tokenizer.decode(ids))
     assert "<|marker|>" in text and text.endswith("<|query|>")
     assert tokenizer(text)["input_ids"] == ids
-    assert len(tokenizer) == task.vocab_size == 11
+    assert len(tokenizer) == task.vocab_size == 19
 
 
 def test_a_data_loader_gives_stacked_batches_and_copies_the_same_rows() -> None:

@@ -1,5 +1,7 @@
 """Tiny models for the tests of this room: every cell, small enough to compute by hand."""
 
+from typing import Any
+
 import torch
 
 from smt_hf import MemoryCell, SMTConfig, SMTForCausalLM
@@ -22,7 +24,7 @@ class LeakyCell(MemoryCell):
 
 
 def tiny_config(cell: str = "gru", **changes) -> SMTConfig:
-    numbers = dict(
+    numbers: dict[str, Any] = dict(
         vocab_size=VOCAB,
         hidden_size=WIDTH,
         num_memory_tokens=TOKENS,
@@ -43,6 +45,16 @@ def tiny_model(cell: str = "gru", seed: int = 0, **changes) -> SMTForCausalLM:
             if "norm" in name or "bias" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model
+
+
+def generate(model: Any, ids: torch.Tensor | None = None, **options: Any) -> Any:
+    """`model.generate`, whose declared types fit neither our models nor the two kinds of answer."""
+    return model.generate(ids, **options)
+
+
+def memory_of(state: Any) -> torch.Tensor:
+    """The memory (B, K, D) that a cache holds."""
+    return state.layers[0].memory
 
 
 def random_ids(*shape: int, seed: int = 1) -> torch.Tensor:

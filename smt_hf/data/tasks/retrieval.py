@@ -17,7 +17,7 @@ from ..tokenizer import symbol_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_DEFINITION_VERSION = 1  # raise it whenever the same arguments would give other rows
+_DEFINITION_VERSION = 2  # raise it whenever the same arguments would give other rows
 _STREAMS = {"train": np.uint64(0), "validation": np.uint64(1 << 63)}
 _DEFAULT_ROWS = {"train": 2**31, "validation": 1024}
 _SHORTEST = 4  # marker, value, and as many positions again, the last of them the query
@@ -37,20 +37,20 @@ def _splitmix64(counter: np.ndarray) -> np.ndarray:
 class RetrievalTask(Dataset[Batch]):
     """Sequences of T symbols with one marked value in the first half and a query at the end.
 
-    Symbols 0 … V-1 are the values *and* the noise, so a value cannot be told from noise except by
-    the marker before it. With V = `num_values`:
+    With V = `num_values`, ids 0 … V-1 are the values, V the marker, V+1 the query, V+2 … 2V+1 noise:
 
-    - every position holds uniform noise from 0 … V-1, except
-    - the marker, id V, at a uniform position p in 0 … T//2 - 2; the value is the symbol at p+1, so
-      that marker and value both lie in the first half;
-    - the query, id V+1, at the last position.
+    - the marker stands at a uniform position p in 0 … T//2 - 2 and a uniform value at p+1, so that
+      both lie in the first half;
+    - the query stands at the last position;
+    - every other position holds uniform noise, which is of no use to anybody.
 
     `shift_labels` is -100 everywhere but at the last position, where it is the value: the answer is
-    due once the query has been read. Chance accuracy is 1/V.
+    due once the query has been read. Chance accuracy is 1/V. The noise has symbols of its own because
+    the task is about remembering for long, not about finding out what is to be remembered.
 
-    Worked example, T = 8, V = 8, p = 1, value 5 (marker 8, query 9):
+    Worked example, T = 8, V = 8, p = 1, value 5 (marker 8, query 9, noise 10 … 17):
 
-        input_ids     3    8    5    0    7    7    2    9
+        input_ids     13   8    5    10   17   17   12   9
         shift_labels  -100 -100 -100 -100 -100 -100 -100 5
 
     A row is a pure function of (seed, split, index, T, V): a counter-based hash, so there is no
@@ -58,7 +58,7 @@ class RetrievalTask(Dataset[Batch]):
     and validation take their counters from disjoint halves of the 64-bit range and the hash is
     one-to-one, so no row of one ever has the random stream of a row of the other.
 
-    The ids in use are 0 … V+1; `vocab_size` is V+3, since the tokenizer's `<|pad|>` comes last.
+    The ids in use are 0 … 2V+1; `vocab_size` is 2V+3, since the tokenizer's `<|pad|>` comes last.
 
     Raises ValueError for T < 4, V < 2, a split other than "train" and "validation", or no rows.
     Source: Kumar & Isola 2026, the synthetic probes; the exact definition is ours.
@@ -94,7 +94,7 @@ class RetrievalTask(Dataset[Batch]):
         self.split = split
         self.seed = seed
         self.num_examples = num_examples
-        self.vocab_size = num_values + 3
+        self.vocab_size = 2 * num_values + 3
 
     @property
     def fingerprint(self) -> str:
@@ -104,9 +104,10 @@ class RetrievalTask(Dataset[Batch]):
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Ids as symbols: "0" … "V-1", "<|marker|>", "<|query|>", "<|pad|>"."""
+        """Ids as symbols: "0" … "V-1", "<|marker|>", "<|query|>", "n0" … , "<|pad|>"."""
         values = [str(value) for value in range(self.num_values)]
-        return symbol_tokenizer([*values, "<|marker|>", "<|query|>"])
+        noise = [f"n{value}" for value in range(self.num_values)]
+        return symbol_tokenizer([*values, "<|marker|>", "<|query|>", *noise])
 
     def at_length(self, sequence_length: int) -> RetrievalTask:
         """The same task and split at another length; its rows are other rows."""
@@ -129,11 +130,14 @@ class RetrievalTask(Dataset[Batch]):
         everyone = np.arange(len(rows))
         marker = (draws[:, -1] % np.uint64(self.sequence_length // 2 - 1)).astype(np.int64)
 
-        input_ids = (draws[:, :-1] % np.uint64(self.num_values)).astype(np.int64)
+        symbols = (draws[:, :-1] % np.uint64(self.num_values)).astype(np.int64)
+        value = symbols[everyone, marker + 1]
+        input_ids = symbols + self.num_values + 2
         input_ids[everyone, marker] = self.num_values
+        input_ids[everyone, marker + 1] = value
         input_ids[:, -1] = self.num_values + 1
         shift_labels = np.full_like(input_ids, -100)
-        shift_labels[:, -1] = input_ids[everyone, marker + 1]
+        shift_labels[:, -1] = value
         return {
             "input_ids": torch.from_numpy(input_ids),
             "shift_labels": torch.from_numpy(shift_labels),

@@ -1,0 +1,139 @@
+"""The configuration survives the disk, and refuses what cannot be built in one clear sentence."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tiny_models import BUILT_IN_CELLS, LeakyCell, is_one_sentence, tiny_config
+from transformers import AutoConfig
+
+from smt_hf import CELLS, SMTConfig, SMTForCausalLM, register_cell
+
+NON_DEFAULT: dict[str, Any] = dict(
+    vocab_size=11,
+    hidden_size=24,
+    num_memory_tokens=6,
+    cell="lstm",
+    num_hidden_layers=3,
+    num_readout_layers=1,
+    num_attention_heads=3,
+    intermediate_size=40,
+    rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+    rms_norm_eps=1e-5,
+    initializer_range=0.5,
+    bptt_truncation=7,
+    use_cache=False,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=[2, 3],
+)
+
+
+def test_every_field_survives_saving_and_loading(tmp_path):
+    SMTConfig(**NON_DEFAULT).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "smt"
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is SMTConfig
+    for name, value in NON_DEFAULT.items():
+        assert getattr(loaded, name) == value, name
+    assert loaded.to_diff_dict() == SMTConfig(**NON_DEFAULT).to_diff_dict()
+
+
+def test_the_round_trip_above_tries_every_field():
+    own = {name for name in SMTConfig.__annotations__ if name not in ("model_type",)}
+    assert own == set(NON_DEFAULT)
+    default = SMTConfig()
+    assert all(getattr(default, name) != value for name, value in NON_DEFAULT.items())
+
+
+def test_the_feed_forward_width_is_four_times_the_hidden_size_unless_given():
+    assert SMTConfig(hidden_size=24, num_attention_heads=3).intermediate_size == 96
+    assert SMTConfig(intermediate_size=7).intermediate_size == 7
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("hidden_size", 18, ("hidden_size 18", "2 attention heads", "multiple of 4")),
+        ("num_attention_heads", 3, ("hidden_size 16", "3 attention heads", "multiple of 6")),
+        ("bptt_truncation", 0, ("bptt_truncation is 0", "at least 1")),
+        ("bptt_truncation", -2, ("bptt_truncation is -2",)),
+        ("vocab_size", 0, ("vocab_size is 0",)),
+        ("hidden_size", 0, ("hidden_size is 0",)),
+        ("num_memory_tokens", 0, ("num_memory_tokens is 0",)),
+        ("num_hidden_layers", -1, ("num_hidden_layers is -1",)),
+        ("num_readout_layers", 0, ("num_readout_layers is 0",)),
+        ("num_attention_heads", 0, ("num_attention_heads is 0",)),
+        ("intermediate_size", 0, ("intermediate_size is 0",)),
+        ("intermediate_size", -8, ("intermediate_size is -8",)),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_a_value_error_in_one_sentence(field, value, named):
+    with pytest.raises(ValueError) as error:
+        tiny_config(**{field: value})
+    assert is_one_sentence(error.value, *named)
+
+
+@pytest.mark.parametrize(
+    ("cell", "memory_tokens", "layers", "multiple"),
+    [
+        ("gru", 3, 2, 2),
+        ("elman", 4, 3, 3),
+        ("lstm", 3, 1, 2),
+        ("lstm", 2, 2, 4),
+    ],
+)
+def test_memory_tokens_that_cannot_be_shared_out_are_an_error(cell, memory_tokens, layers, multiple):
+    config = tiny_config(cell, num_memory_tokens=memory_tokens, num_hidden_layers=layers)
+    with pytest.raises(ValueError) as error:
+        SMTForCausalLM(config)
+    assert is_one_sentence(
+        error.value, f"num_memory_tokens {memory_tokens}", f"{layers} layer(s)", f"multiple of {multiple}"
+    )
+    assert repr(cell) in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["perceptron", "somebody.module:Cell", ""])
+def test_an_unknown_cell_is_an_error_that_lists_the_known_ones(cell):
+    with pytest.raises(ValueError) as error:
+        SMTForCausalLM(tiny_config(cell))
+    assert is_one_sentence(error.value, repr(cell), *BUILT_IN_CELLS)
+    assert "register_cell" in str(error.value)
+
+
+@pytest.fixture
+def cells(monkeypatch) -> Iterator[dict]:
+    """The dictionary of cells, put back after the test."""
+    for name in list(CELLS):
+        monkeypatch.setitem(CELLS, name, CELLS[name])
+    yield CELLS
+    for name in set(CELLS) - set(BUILT_IN_CELLS):
+        del CELLS[name]
+
+
+def test_a_registered_cell_is_built_by_its_name_and_may_be_registered_again(cells):
+    register_cell("leaky", LeakyCell)
+    register_cell("leaky", LeakyCell)
+    assert type(SMTForCausalLM(tiny_config("leaky")).model.cell) is LeakyCell
+
+
+def test_a_taken_name_is_an_error_and_the_old_cell_stays(cells):
+    old = cells["gru"]
+    with pytest.raises(ValueError) as error:
+        register_cell("gru", LeakyCell)
+    assert is_one_sentence(error.value, "'gru'", "GRUCell")
+    assert cells["gru"] is old
+
+
+@pytest.mark.parametrize("thing", [SMTConfig, int, "LeakyCell", None, lambda config: None])
+def test_what_is_no_memory_cell_is_an_error(thing, cells):
+    with pytest.raises(ValueError) as error:
+        register_cell("odd", thing)
+    assert is_one_sentence(error.value, "'odd'", "MemoryCell")
+    assert "odd" not in cells
+
+
+def test_the_built_in_cells_are_these():
+    assert tuple(CELLS) == BUILT_IN_CELLS

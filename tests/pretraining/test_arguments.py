@@ -1,0 +1,92 @@
+"""Arguments that contradict one another or are out of range are named before any work is done."""
+
+import pytest
+from tiny_training import Stream, tiny_arguments, tiny_student, tiny_teacher, tiny_trainer
+
+from smt_hf.pretraining.arguments import SMTPretrainingArguments
+from smt_hf.pretraining.trainer import SMTPretrainer
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_steps": 5, "max_minutes": 1.0}])
+def test_exactly_one_budget_must_be_given(budget):
+    with pytest.raises(ValueError, match=r"max_steps is \w+ and max_minutes is [\w.]+; give exactly one"):
+        SMTPretrainingArguments("run", **budget)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"method": "rl"}, "method is 'rl'"),
+        ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"max_minutes": -1.0}, "max_minutes is -1.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"rollout_length": 0}, "rollout_length is 0"),
+        ({"num_sweeps": -1}, "num_sweeps is -1"),
+        ({"num_labels": 1}, "num_labels is 1"),
+        ({"save_total_limit": 0}, "save_total_limit is 0"),
+        ({"checkpoint_every": -5}, "checkpoint_every is -5"),
+        ({"dmt_fraction": 1.5}, "dmt_fraction is 1.5"),
+        ({"cold_start_fraction": -0.1}, "cold_start_fraction is -0.1"),
+        ({"curriculum_start_length": 0}, "curriculum_start_length is 0"),
+        ({"batch_size": 6, "gradient_accumulation_steps": 4}, "batch_size 6 does not divide into 4"),
+        ({"push_to_hub": True}, "hub_model_id"),
+    ],
+)
+def test_a_value_out_of_range_is_named(tmp_path, changes, named):
+    with pytest.raises(ValueError) as error:
+        tiny_arguments(tmp_path, **changes)
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_data_outside_the_vocabulary_is_named(tmp_path):
+    class Wide(Stream):
+        vocab_size = 40
+
+    with pytest.raises(ValueError, match=r"token ids up to 39 but the model's vocab_size is 11; .*at least 40"):
+        tiny_trainer(tmp_path, Wide())
+
+
+def test_a_dataset_that_does_not_tell_its_vocabulary_is_looked_at(tmp_path):
+    class Silent(Stream):
+        vocab_size = None  # type: ignore[assignment]
+
+        def tokens(self, index):
+            return super().tokens(index) + 5
+
+    with pytest.raises(ValueError, match=r"token ids up to 1\d but the model's vocab_size is 11"):
+        tiny_trainer(tmp_path, Silent())
+
+
+@pytest.mark.parametrize("name", ["num_memory_tokens", "hidden_size", "num_readout_layers", "intermediate_size"])
+def test_teacher_and_model_must_agree(tmp_path, name):
+    teacher = tiny_teacher(**{name: 4 if name != "hidden_size" else 32})
+    with pytest.raises(ValueError, match=rf"{name} is \d+ in the model but \d+ in the teacher"):
+        SMTPretrainer(tiny_student(), teacher, tiny_arguments(tmp_path), Stream())
+
+
+def test_smt_needs_a_teacher_and_bptt_does_not(tmp_path):
+    with pytest.raises(ValueError, match="'smt' needs a teacher"):
+        SMTPretrainer(tiny_student(), None, tiny_arguments(tmp_path), Stream())
+    SMTPretrainer(tiny_student(), None, tiny_arguments(tmp_path, method="bptt"), Stream())
+
+
+def test_a_rollout_must_fit_into_the_context(tmp_path):
+    with pytest.raises(ValueError, match=r"rollout_length 12 .*context of 12 tokens; use at most 11"):
+        tiny_trainer(tmp_path, rollout_length=12)
+    tiny_trainer(tmp_path, rollout_length=11)
+    tiny_trainer(tmp_path, rollout_length=12, dmt_fraction=0.0)
+
+
+def test_a_curriculum_needs_a_dataset_of_any_length(tmp_path):
+    rows = [Stream()[i] for i in range(4)]
+    with pytest.raises(ValueError, match="curriculum_start_length"):
+        tiny_trainer(tmp_path, rows, curriculum_start_length=4)
+    tiny_trainer(tmp_path, rows)
+
+
+def test_refusing_writes_nothing(tmp_path):
+    with pytest.raises(ValueError):
+        tiny_trainer(tmp_path / "run", rollout_length=12)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+"""Every example runs as it stands, on small inputs, and does what it says."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from smt_hf import CELLS, SMTConfig, SMTForCausalLM
+from smt_hf.data import byte_tokenizer
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    sizes = {"hidden_size": 32, "num_memory_tokens": 2, "num_readout_layers": 1, "num_attention_heads": 2}
+    SMTForCausalLM(SMTConfig(**sizes, eos_token_id=256, pad_token_id=257)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def text_file(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog. " * 200, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run_example(monkeypatch, capsys):
+    def run(name: str, *arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_there_is_a_test_for_every_example_and_none_is_long():
+    names = sorted(path.name for path in EXAMPLES.glob("*.py"))
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert names and all(f'"{name}"' in tests for name in names)
+    assert all(len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 80 for name in names)
+
+
+def test_generate(run_example, run_folder):
+    output = run_example("01_generate.py", run_folder)
+    assert output.count("greedy:  The value of ") == 1
+    assert output.count("batch: ") == 2
+
+
+def test_continuing_twice_from_one_state_does_not_mix_the_two(run_example, run_folder):
+    output = run_example("02_continue_from_a_state.py", run_folder)
+    assert "1700 tokens read into 256 bytes" in output
+    assert "The first " in output and "The second " in output
+
+
+def test_pretraining_on_a_text_learns_it(run_example, text_file, tmp_path):
+    output = run_example("03_pretrain_on_your_text.py", text_file, tmp_path / "run", "30")
+    loss = float(output.split("free-running loss: ")[1].split()[0])
+    assert loss < 3.4  # 5.6 when nothing has been learned
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+
+
+def test_fine_tuning_with_the_trainer(run_example, run_folder, text_file, tmp_path):
+    output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "20")
+    assert float(output.split("training loss ")[1].split(";")[0]) < 5.0
+    assert (tmp_path / "tuned" / "model.safetensors").is_file()
+
+
+def test_a_cell_of_ones_own(run_example, tmp_path, monkeypatch):
+    monkeypatch.delitem(CELLS, "leaky", raising=False)
+    output = run_example("05_add_a_cell.py", tmp_path / "run", "3")
+    assert "LeakyCell: accuracy " in output
