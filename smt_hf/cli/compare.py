@@ -12,12 +12,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from smt_hf.evaluation.comparison import comparison_tables, plot_learning_curves, read_runs
+    from smt_hf.evaluation.comparison import (
+        comparison_tables,
+        equal_budget_table,
+        plot_learning_curves,
+        read_runs,
+    )
 
     runs = read_runs([Path(path) for path in args.runs])
     console = Console(highlight=False)
     for table in comparison_tables(runs):
         console.print(table)
+    equal = equal_budget_table(runs)
+    if equal is not None:
+        console.print(equal)
     if args.plot:
         plot_learning_curves(runs, Path(args.plot))
     return 0

@@ -1,17 +1,20 @@
 """Finished runs side by side: a table, and learning curves, from their run.json and metrics.jsonl alone."""
 
 import json
+from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich import box
+from rich.table import Table
 
 from .metrics import bits_per_byte
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 # Okabe & Ito's palette, told apart by colour-blind eyes and in grey; the method is the line style.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = {"smt": "-", "bptt": "--"}
+# Tables have to fit 80 columns.
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False}
 AXES = {
     "tokens": "tokens",
     "seconds": "seconds of training",
@@ -45,10 +48,8 @@ def value(metrics: dict[str, Any], run: dict[str, Any]) -> float:
     return bits_per_byte(metrics["loss"], run["bytes_per_token"])
 
 
-def comparison_tables(runs: list[dict[str, Any]]) -> list["Table"]:
+def comparison_tables(runs: list[dict[str, Any]]) -> list[Table]:
     """One table of at most 80 columns for each kind of data among the runs."""
-    from rich.table import Table
-
     tables = []
     for kind in ("text", "task"):
         chosen = [run for run in runs if run["data_kind"] == kind]
@@ -56,9 +57,9 @@ def comparison_tables(runs: list[dict[str, Any]]) -> list["Table"]:
             continue
         names = " and ".join(sorted({run["dataset"] for run in chosen}))
         what = "bits per byte by horizon" if kind == "text" else "accuracy at the trained length"
-        table = Table(title=f"{names}: {what}, free-running from a cold start", title_justify="left")
-        table.add_column("cell")
-        table.add_column("method")
+        table = Table(title=f"{names}: {what}, free-running from a cold start", title_justify="left", **COMPACT)
+        table.add_column("cell", no_wrap=True)
+        table.add_column("method", no_wrap=True)
         for name in ("param.", *buckets(chosen, kind), "state B", "s", "seq. steps"):
             table.add_column(name, justify="right")
         for run in chosen:
@@ -83,6 +84,58 @@ def buckets(runs: list[dict[str, Any]], kind: str) -> list[str]:
         return ["length", "accuracy"]
     ends = {part["end"] for run in runs for part in run["final"]["by_horizon"]}
     return [f"–{end}" for end in sorted(ends)]
+
+
+def figure_at(run: dict[str, Any], axis: str, budget: float) -> float:
+    """The run's figure when it had used `budget` of `axis`, between two evaluations by interpolation.
+
+    Read off before the end of a run, it is that of a learning rate that has not decayed yet.
+    """
+    points = [(line[axis], value(line["evaluation"], run)) for line in run["curve"]]
+    if budget <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x0 <= budget <= x1:
+            return y0 + (y1 - y0) * (budget - x0) / max(x1 - x0, 1e-9)
+    return points[-1][1]
+
+
+def equal_budget_table(runs: list[dict[str, Any]]) -> Table | None:
+    """SMT beside BPTT of the same cell, data and seed at the largest budget that both have used.
+
+    One column per axis: equal seconds, tokens, sequential steps. Several seeds: mean ± half the range.
+    None when no such pair is among the runs.
+    """
+    pairs: dict[tuple[str, ...], list[tuple[dict, dict]]] = {}
+    for smt, bptt in product(runs, runs):
+        same = all(smt[key] == bptt[key] for key in ("cell", "dataset", "seed"))
+        if same and (smt["method"], bptt["method"]) == ("smt", "bptt"):
+            pairs.setdefault((smt["dataset"], smt["cell"]), []).append((smt, bptt))
+    if not pairs:
+        return None
+    table = Table(title="SMT → DMT | BPTT of the same cell, at equal budgets", title_justify="left", **COMPACT)
+    for name in ("data", "cell", "seeds"):
+        table.add_column(name)
+    for name in ("equal time", "equal tokens", "equal seq. steps"):
+        table.add_column(name, justify="right")
+    for (dataset, cell), couples in pairs.items():
+        cells = []
+        for axis in AXES:
+            budgets = [min(smt["curve"][-1][axis], bptt["curve"][-1][axis]) for smt, bptt in couples]
+            both = [
+                spread([figure_at(couple[side], axis, n) for couple, n in zip(couples, budgets, strict=True)])
+                for side in (0, 1)
+            ]
+            cells.append(" | ".join(both))
+        seconds, tokens, steps = cells[1], cells[0], cells[2]
+        table.add_row(dataset, cell, str(len(couples)), seconds, tokens, steps)
+    return table
+
+
+def spread(figures: list[float]) -> str:
+    """Mean, and half the range if there are several."""
+    mean = f"{sum(figures) / len(figures):.3f}"
+    return mean if len(figures) == 1 else f"{mean}±{(max(figures) - min(figures)) / 2:.3f}"
 
 
 def short(number: int) -> str:

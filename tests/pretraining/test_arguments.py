@@ -59,7 +59,9 @@ def test_a_dataset_that_does_not_tell_its_vocabulary_is_looked_at(tmp_path):
         tiny_trainer(tmp_path, Silent())
 
 
-@pytest.mark.parametrize("name", ["num_memory_tokens", "hidden_size", "num_readout_layers", "intermediate_size"])
+@pytest.mark.parametrize(
+    "name", ["num_memory_tokens", "hidden_size", "num_readout_layers", "intermediate_size"]
+)
 def test_teacher_and_model_must_agree(tmp_path, name):
     teacher = tiny_teacher(**{name: 4 if name != "hidden_size" else 32})
     with pytest.raises(ValueError, match=rf"{name} is \d+ in the model but \d+ in the teacher"):

@@ -276,7 +276,9 @@ def slow_dmt(model, teacher, batch, start: int, sweeps: int | None) -> torch.Ten
 
 
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
-@pytest.mark.parametrize(("start", "num_sweeps"), [(START, 0), (-1, 0), (START, 1), (START, 2), (-1, 3), (1, 9)])
+@pytest.mark.parametrize(
+    ("start", "num_sweeps"), [(START, 0), (-1, 0), (START, 1), (START, 2), (-1, 3), (1, 9)]
+)
 def test_dmt_loss_and_its_gradients_equal_a_loop_over_timesteps(cell, start, num_sweeps):
     """Equal gradients too: each timestep gets its own and nothing comes back through time."""
     model, teacher = tiny_student(cell), tiny_teacher()

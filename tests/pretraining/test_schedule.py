@@ -59,7 +59,9 @@ def test_phases_share_the_budget():
     assert schedule.phases(tiny_arguments(HERE, method="bptt", learning_rate=2e-3)) == [
         ("bptt", 0.0, 1.0, 2e-3)
     ]
-    smt, dmt = schedule.phases(tiny_arguments(HERE, dmt_fraction=0.25, learning_rate=2e-3, dmt_learning_rate=1e-4))
+    smt, dmt = schedule.phases(
+        tiny_arguments(HERE, dmt_fraction=0.25, learning_rate=2e-3, dmt_learning_rate=1e-4)
+    )
     assert smt == ("smt", 0.0, 0.75, 2e-3) and dmt == ("dmt", 0.75, 1.0, 1e-4)
     assert [phase.name for phase in schedule.phases(tiny_arguments(HERE, dmt_fraction=0.0))] == ["smt"]
     assert [phase.name for phase in schedule.phases(tiny_arguments(HERE, dmt_fraction=1.0))] == ["dmt"]
@@ -155,7 +157,9 @@ def test_sequential_depth_of_a_step(name, changes, depth):
 # ---------------------------------------------------------------- batches
 
 
-def sampler(parts: int = 1, rank: int = 0, world_size: int = 1, first_step: int = 0, seed: int = 5) -> StepSampler:
+def sampler(
+    parts: int = 1, rank: int = 0, world_size: int = 1, first_step: int = 0, seed: int = 5
+) -> StepSampler:
     return StepSampler(1000, 12, parts, seed, first_step, rank, world_size)
 
 

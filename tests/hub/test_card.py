@@ -1,0 +1,155 @@
+"""The model card: metadata that the Hub reads, and the figures of the run's own record."""
+
+import math
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from smt_hf.hub.card import write_card
+
+LN2 = math.log(2)
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    by_horizon = [
+        {"start": 0, "end": 32, "loss": 2.75 * LN2, "accuracy": 0.4},
+        {"start": 32, "end": 256, "loss": 2.5 * LN2, "accuracy": 0.5},
+    ]
+    return {
+        "status": "finished",
+        "method": "smt",
+        "cell": "gru",
+        "dataset": "python-docs",
+        "data_kind": "text",
+        "data_fingerprint": "0123456789abcdef",
+        "bytes_per_token": 1.0,
+        "sequence_length": 160,
+        "parameters": 821_376,
+        "state_bytes": 2048,
+        "model": {"num_hidden_layers": 2, "num_readout_layers": 3, "hidden_size": 64},
+        "seed": 7,
+        "seconds": 421.3,
+        "steps": 1234,
+        "tokens": 5_678_901,
+        "sequential_steps": 43_210,
+        "machine": "2 CPU cores (x86_64)",
+        "git_commit": "deadbeef",
+        "versions": {"python": "3.11.2", "torch": "2.13.0", "datasets": None},
+        "command": ["smt-hf", "pretrain", "--dataset", "my texts", "--cell", "gru"],
+        "arguments": {"push_to_hub": False, "hub_model_id": None},
+        "final": {"loss": 2.6 * LN2, "accuracy": 0.45, "targets": 4096, "by_horizon": by_horizon},
+        **changes,
+    }
+
+
+TASK = {
+    "dataset": "retrieval",
+    "data_kind": "task",
+    "bytes_per_token": None,
+    "sequence_length": 64,
+    "final": {"loss": 0.01, "accuracy": 0.9961, "targets": 1024, "by_horizon": []},
+}
+
+
+def card(folder: Path, **changes: Any) -> ModelCard:
+    write_card(folder, record(**changes))
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+    return ModelCard.load(folder / "README.md")
+
+
+def test_the_hub_can_read_the_metadata(tmp_path):
+    data = card(tmp_path).data.to_dict()
+    assert data["license"] == "apache-2.0" and data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "text-generation" and data["language"] == "en"
+    assert {"smt", "gru"} <= set(data["tags"])
+    assert "language" not in card(tmp_path, **TASK).data.to_dict()
+
+
+def test_the_card_holds_the_command_as_one_would_type_it(tmp_path):
+    text = card(tmp_path).text
+    assert "smt-hf pretrain --dataset 'my texts' --cell gru" in text
+    (block,) = (block for block in re.findall(r"```\n(.*?)\n```", text, re.DOTALL) if "pretrain" in block)
+    assert shlex.split(block) == record()["command"]
+
+
+def test_the_card_holds_the_figures_of_the_record(tmp_path):
+    text = card(tmp_path).text
+    for figure in (
+        "821,376 parameters",
+        "2,048 bytes",
+        "| 0–32 | 2.750 |",
+        "| 32–256 | 2.500 |",
+        "421 s, 1,234 steps, 5,678,901 tokens",
+        "43,210",
+        "0123456789abcdef",
+        "seed: 7",
+        "deadbeef",
+        "2 CPU cores",
+        "torch 2.13.0",
+        "gru on python-docs, by SMT",
+    ):
+        assert figure in text, figure
+    assert "datasets None" not in text
+
+
+def test_bits_per_byte_of_the_card_count_the_bytes_of_a_token(tmp_path):
+    assert "| 0–32 | 0.688 |" in card(tmp_path, bytes_per_token=4.0).text
+
+
+def test_the_state_stays_while_the_cache_of_a_transformer_grows(tmp_path):
+    """2 (keys and values) · 4 bytes · tokens · 5 layers · 64 wide."""
+    text = card(tmp_path).text
+    assert "| 1,000 | 2,048 bytes | 2,560,000 bytes |" in text
+    assert "| 1,000,000 | 2,048 bytes | 2,560,000,000 bytes |" in text
+
+
+def test_a_task_reports_its_accuracy_and_length(tmp_path):
+    text = card(tmp_path, **TASK).text
+    assert "Accuracy 0.9961 on 1,024 unseen sequences of length 64" in text
+    assert "bits per byte" not in text
+
+
+def test_a_baseline_says_that_it_is_one(tmp_path):
+    text = card(tmp_path, method="bptt").text
+    assert "backpropagation through time, as a baseline" in text and "by BPTT" in text
+
+
+def test_a_run_without_evaluation_says_so(tmp_path):
+    assert "Not evaluated" in card(tmp_path, final={}).text
+
+
+def test_the_usage_shown_for_a_pushed_model_loads_it_from_its_repository(tmp_path):
+    folder = tmp_path / "gru"
+    folder.mkdir()
+    text = card(folder, arguments={"push_to_hub": True, "hub_model_id": "me/verse-rnn"}).text
+    assert 'AutoModelForCausalLM.from_pretrained("me/verse-rnn")' in text
+
+
+@pytest.mark.parametrize("kind", [{}, TASK], ids=["text", "task"])
+def test_the_python_of_the_card_runs_where_the_run_lies(tmp_path, monkeypatch, capsys, kind):
+    """Executed as it stands, beside a model of the right kind."""
+    from smt_hf import SMTConfig, SMTForCausalLM
+    from smt_hf.data import RetrievalTask, byte_tokenizer
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = card(folder, **kind).text
+    tokenizer = RetrievalTask(64).tokenizer() if kind else byte_tokenizer()
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
+    SMTForCausalLM(SMTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (code,) = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("max_new_tokens=100", "max_new_tokens=5"), "card", "exec"), {})
+    assert capsys.readouterr().out.startswith("0 1 2 8 3 4" if kind else "The ")
+
+
+def test_writing_again_replaces_the_card(tmp_path):
+    write_card(tmp_path, record(seed=1))
+    write_card(tmp_path, record(seed=2))
+    assert "seed: 2" in (tmp_path / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

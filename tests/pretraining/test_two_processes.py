@@ -1,0 +1,58 @@
+"""Two processes under torchrun learn what one process learns from the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import metrics
+from train_tiny_run import train
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of the same run by one process and by two."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = Path(__file__).with_name("train_tiny_run.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [*command, str(script), str(folder / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    train(folder / "one")
+    return folder / "one", folder / "two"
+
+
+# Two interpreters import torch: on a busy machine that alone takes a minute.
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("phase", "path"),
+    [
+        ("smt", "checkpoints/step_0000002/model.safetensors"),
+        ("smt", "checkpoints/step_0000002/teacher.safetensors"),
+        ("dmt", "model.safetensors"),
+        ("dmt", "teacher/model.safetensors"),
+    ],
+)
+def test_weights_of_two_processes_equal_those_of_one(runs, phase, path):
+    one, two = (load_file(folder / path) for folder in runs)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_write_one_log_and_count_the_tokens_of_both(runs):
+    one, two = (metrics(folder) for folder in runs)
+    for key in ("step", "phase", "tokens", "sequential_steps", "sequence_length", "learning_rate"):
+        assert [line.get(key) for line in two] == [line.get(key) for line in one]
+    losses = [[line["evaluation"]["loss"] for line in lines if "evaluation" in line] for lines in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
