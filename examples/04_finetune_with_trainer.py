@@ -6,6 +6,7 @@ python examples/04_finetune_with_trainer.py runs/quickstart/text-gru my_text.txt
 import sys
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from transformers import DataCollatorForLanguageModeling as Collator
@@ -24,8 +25,13 @@ rows = [ids[i : i + 128] for i in range(0, len(ids) - 128, 128)]
 trainer = Trainer(
     model=model,
     args=TrainingArguments(
-        output_dir, max_steps=max_steps, per_device_train_batch_size=8, learning_rate=3e-4, report_to=[]
-    ),
+        output_dir,
+        max_steps=max_steps,
+        per_device_train_batch_size=8,
+        learning_rate=3e-4,
+        report_to=[],
+        dataloader_pin_memory=torch.cuda.is_available(),
+    ),  # fmt: skip
     train_dataset=Dataset.from_dict({"input_ids": rows}),
     data_collator=Collator(tokenizer, mlm=False),
     processing_class=tokenizer,

@@ -158,21 +158,25 @@ def build(args: argparse.Namespace):
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    from smt_hf.pretraining.trainer import Interrupted
-
+def train(args: argparse.Namespace) -> None:
+    """Run what the flags say to its end, and print a summary."""
     from .loading import quiet
 
     quiet()
     trainer = build(args)
+    record = trainer.train(resume=args.resume)
+    if trainer.accelerator.is_main_process:
+        print(summary(record))
+
+
+def run(args: argparse.Namespace) -> int:
+    from smt_hf.pretraining.trainer import Interrupted
+
     try:
-        record = trainer.train(resume=args.resume)
+        train(args)
     except Interrupted as stop:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         print(f"stopped; saved {stop}. Go on with:\n  {shlex.join(['smt-hf', *words, '--resume'])}")
-        return 0
-    if trainer.accelerator.is_main_process:
-        print(summary(record))
     return 0
 
 

@@ -14,7 +14,7 @@ from .metrics import bits_per_byte
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = {"smt": "-", "bptt": "--"}
 # Tables have to fit 80 columns.
-COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False}
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
 AXES = {
     "tokens": "tokens",
     "seconds": "seconds of training",

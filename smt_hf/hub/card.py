@@ -49,7 +49,7 @@ and must not be used to inform or to decide. The figures are of one seed.
 ## Citation
 
 The method: Kumar & Isola, *Pretraining Recurrent Networks without Recurrence*, arXiv 2606.06479 (2026).
-Trained with [smt-hf](https://github.com/smt-hf/smt-hf).
+Trained with smt-hf, whose CITATION.cff says how to cite the software.
 """
 
 HOW = {
@@ -65,7 +65,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     task = record["data_kind"] == "task"
     cell = record["cell"]
     data = ModelCardData(
-        language=None if task else "en",
+        language="en" if record["dataset"] == "python-docs" else None,
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="text-generation",

@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """Finished runs side by side: the figures of their records, in 80 columns, and their curves."""
 
 import io
@@ -10,7 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from smt_hf.evaluation.comparison import comparison_tables, plot_learning_curves, read_runs, short
+from smt_hf.evaluation.comparison import (
+    comparison_tables,
+    equal_budget_table,
+    plot_learning_curves,
+    read_runs,
+    short,
+)
 
 LN2 = math.log(2)
 
@@ -26,6 +34,7 @@ def text_record(cell: str, method: str = "smt", ends: tuple[int, ...] = (32, 64,
         "status": "finished",
         "cell": cell,
         "method": method,
+        "seed": 0,
         "dataset": "python-docs",
         "data_kind": "text",
         "bytes_per_token": 1.0,
@@ -118,6 +127,56 @@ def test_the_table_fits_80_columns_with_every_figure_whole(record):
         assert f"{part['loss'] / LN2:.3f}" in text
     for figure in (short(record["parameters"]), str(record["state_bytes"]), f"{record['seconds']:.0f}"):
         assert figure in text
+
+
+def curve(*points: tuple[int, float]) -> list[dict[str, Any]]:
+    """Evaluations at (step, bits per byte); 2 s, 100 tokens and 1 sequential step for each step."""
+    return [
+        {"seconds": 2 * n, "tokens": 100 * n, "sequential_steps": n, "evaluation": {"loss": bits * LN2}}
+        for n, bits in points
+    ]
+
+
+def equal_budgets(*runs: dict[str, Any]) -> list[str]:
+    table = equal_budget_table(list(runs))
+    assert table is not None
+    file = io.StringIO()
+    Console(file=file, width=80, highlight=False).print(table)
+    return file.getvalue().splitlines()
+
+
+def test_runs_are_compared_where_both_have_used_the_same_budget():
+    """SMT is read at the end of BPTT in time and tokens; BPTT, 30 times as deep, at the end of SMT."""
+    smt = text_record("gru", "smt", curve=curve((100, 3.0), (200, 2.0)))
+    bptt = text_record("gru", "bptt", curve=curve((50, 5.0), (150, 2.75)))
+    for line in bptt["curve"]:
+        line["sequential_steps"] *= 30
+    lines = equal_budgets(smt, bptt)
+    assert max(map(len, lines)) <= 80
+    # At step 150: half-way from 3.0 to 2.0, and the end of BPTT. At depth 200: before BPTT's first point.
+    figures = row_with(lines, "gru")
+    assert figures[-9:] == ["2.500", "|", "2.750", "2.500", "|", "2.750", "2.000", "|", "5.000"]
+
+
+def test_several_seeds_are_given_as_mean_and_half_the_range():
+    runs = []
+    for seed, bits in ((0, 2.0), (1, 2.4)):
+        runs.append(text_record("gru", "smt", seed=seed, curve=curve((100, bits))))
+        runs.append(text_record("gru", "bptt", seed=seed, curve=curve((100, 3.0))))
+    lines = equal_budgets(*runs)
+    assert max(map(len, lines)) <= 80
+    assert "2.200±0.200" in "\n".join(lines) and "3.000±0.000" in "\n".join(lines)
+
+
+def test_without_a_pair_of_the_same_cell_data_and_seed_nothing_is_compared():
+    runs = [
+        text_record("gru", "smt", curve=curve((100, 2.0))),
+        text_record("mlp", "bptt", curve=curve((100, 2.0))),
+        text_record("gru", "bptt", curve=curve((100, 2.0)), seed=1),
+        text_record("gru", "bptt", curve=curve((100, 2.0)), dataset="verse"),
+    ]
+    assert equal_budget_table(runs) is None
+    assert equal_budget_table([]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """Free-running metrics against a loop that reads one token of one row at a time."""
 
 import math

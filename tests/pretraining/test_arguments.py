@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """Arguments that contradict one another or are out of range are named before any work is done."""
 
 import pytest

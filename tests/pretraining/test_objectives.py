@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """The losses against slow loops, and where their gradients stop."""
 
 import copy
@@ -387,7 +389,8 @@ def test_a_step_waits_for_as_many_cell_applications_as_its_recorded_depth(
 ):
     """In SMT exactly one, whatever the sequence: the cell is never unrolled."""
     args = tiny_arguments(tmp_path, method="bptt" if phase == "bptt" else "smt", **changes)
-    draws, depth = schedule.draws(schedule.Phase(phase, 0.0, 1.0, 1e-3), 3, 16, CONTEXT, args)
+    part = schedule.Phase(phase, 0.0, 1.0, 1e-3)
+    draws, depth = schedule.draws(part, 3, length=16, full_length=16, context_length=CONTEXT, args=args)
     objective = Objective(tiny_student(), tiny_teacher())
     calls: list[int] = []
     objective.model.model.cell.register_forward_hook(lambda *_: calls.append(1))

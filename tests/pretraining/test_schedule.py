@@ -17,6 +17,15 @@ from smt_hf.pretraining.batching import StepSampler, batches_at_length
 from smt_hf.pretraining.schedule import Phase
 
 HERE = Path("unused")
+
+
+def draws(phase: Phase, step: int, length: int, context: int, args: SMTPretrainingArguments, full: int = 0):
+    """`schedule.draws` at the full length, unless another one is given."""
+    return schedule.draws(
+        phase, step, length=length, full_length=full or length, context_length=context, args=args
+    )
+
+
 SMT, DMT = Phase("smt", 0.0, 0.6, 1e-3), Phase("dmt", 0.6, 1.0, 2e-4)
 
 
@@ -94,7 +103,7 @@ def test_draws_are_a_function_of_seed_and_step(name):
 
     def series(seed: int) -> list:
         args = tiny_arguments(HERE, seed=seed, method="bptt" if name == "bptt" else "smt")
-        return [schedule.draws(phase, step, 64, 48, args) for step in range(40)]
+        return [draws(phase, step, 64, 48, args) for step in range(40)]
 
     assert series(3) == series(3)
     if name != "bptt":
@@ -104,13 +113,13 @@ def test_draws_are_a_function_of_seed_and_step(name):
 
 def test_draws_leave_the_global_generators_alone():
     state = torch.get_rng_state()
-    schedule.draws(SMT, 5, 64, 48, tiny_arguments(HERE))
+    draws(SMT, 5, 64, 48, tiny_arguments(HERE))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_smt_timesteps_cover_the_context_and_reach_both_ends_often():
     args = tiny_arguments(HERE)
-    drawn = Counter(schedule.draws(SMT, step, 64, 20, args)[0]["timestep"] for step in range(4000))
+    drawn = Counter(draws(SMT, step, 64, 20, args)[0]["timestep"] for step in range(4000))
     assert set(drawn) == set(range(-1, 20))
     assert 0.08 < drawn[-1] / 4000 < 0.12  # a tenth
     assert 0.11 < drawn[19] / 4000 < 0.17  # a tenth, and its share of the rest
@@ -119,14 +128,21 @@ def test_smt_timesteps_cover_the_context_and_reach_both_ends_often():
 
 def test_smt_timesteps_stay_inside_a_sequence_shorter_than_the_context():
     args = tiny_arguments(HERE)
-    drawn = {schedule.draws(SMT, step, 9, 20, args)[0]["timestep"] for step in range(500)}
+    drawn = {draws(SMT, step, 9, 20, args)[0]["timestep"] for step in range(500)}
     assert drawn == set(range(-1, 9))
+
+
+@pytest.mark.parametrize(("length", "labels"), [(64, 8), (32, 4), (24, 3), (16, 2), (4, 2)])
+def test_a_step_has_as_many_labels_under_a_curriculum_too(length, labels):
+    """Shorter rows come in larger batches, so each has fewer labels; a transition needs two."""
+    args = tiny_arguments(HERE, num_labels=8)
+    assert draws(SMT, 0, length, 48, args, full=64)[0]["num_labels"] == labels
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_cold_starts_of_dmt_occur_about_as_often_as_asked(fraction):
     args = tiny_arguments(HERE, cold_start_fraction=fraction, rollout_length=4)
-    starts = [schedule.draws(DMT, step, 600, 500, args)[0]["start"] for step in range(3000)]
+    starts = [draws(DMT, step, 600, 500, args)[0]["start"] for step in range(3000)]
     assert sum(start == -1 for start in starts) / 3000 == pytest.approx(fraction, abs=0.03)
     # The labels s … s + R have to fit into the context.
     assert min(starts) >= -1 and max(starts) <= 500 - 1 - 4
@@ -151,7 +167,7 @@ def test_the_longest_rollout_that_fits_has_two_starts_and_no_more():
 )
 def test_sequential_depth_of_a_step(name, changes, depth):
     args = tiny_arguments(HERE, **changes)
-    assert schedule.draws(Phase(name, 0.0, 1.0, 1e-3), 0, 64, 48, args)[1] == depth
+    assert draws(Phase(name, 0.0, 1.0, 1e-3), 0, 64, 48, args)[1] == depth
 
 
 # ---------------------------------------------------------------- batches

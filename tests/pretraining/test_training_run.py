@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """The loop: it learns, each phase moves what it should, budgets end, and what is broken is not saved."""
 
 import math

@@ -1,3 +1,5 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
 """Two processes under torchrun learn what one process learns from the same global batch."""
 
 import os

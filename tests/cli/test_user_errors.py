@@ -1,0 +1,272 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, misc, union-attr"
+"""Whatever a user gets wrong: exit code 2, and one line on stderr that names the value; nothing written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_commands import TINY, one_line, write_corpus
+
+from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf.cli import main
+from smt_hf.data import RetrievalTask, byte_tokenizer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "lines.txt")
+
+
+def save_model(folder: Path, tokenizer) -> Path:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
+    SMTForCausalLM(SMTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "bytes", byte_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def task_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "symbols", RetrievalTask(16).tokenizer())
+
+
+def refused(capfd: pytest.CaptureFixture[str], words: list[object]) -> str:
+    """Run a command that must fail, and return its one line of complaint."""
+    capfd.readouterr()
+    assert main([str(word) for word in words]) == 2
+    return one_line(capfd.readouterr().err)
+
+
+def pretrain(folder: Path, *words: object) -> list[object]:
+    return ["pretrain", *TINY, "--max-steps", 2, "--checkpoint-every", 0, "--output-dir", folder, *words]
+
+
+PRETRAIN = {
+    "unknown preset": (["--preset", "huge"], ["'huge'", "tiny, small, base, paper"]),
+    "unknown cell": (["--cell", "gruu"], ["'gruu'", "gru, lstm", "module:Class"]),
+    "a cell of no module": (["--cell", "no_such_module:Cell"], ["'no_such_module:Cell'"]),
+    "a cell that its module lacks": (["--cell", "json:Cell"], ["'json'", "'Cell'"]),
+    "a class that is no cell": (["--cell", "json:JSONDecoder"], ["'json:JSONDecoder'", "MemoryCell"]),
+    "unknown method": (["--method", "rl"], ["'rl'", "smt, bptt"]),
+    "unknown encoder type": (["--encoder-type", "recurrent"], ["'recurrent'", "causal, bidirectional"]),
+    "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'", "retrieval"]),
+    "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'", "existing file"]),
+    "unknown tokenizer": (["--tokenizer", "no-such/tokenizer"], ["'no-such/tokenizer'", "'byte'"]),
+    "both budgets": (["--max-minutes", "1.5"], ["max_steps is 2", "max_minutes is 1.5", "exactly one"]),
+    "no steps": (["--max-steps", "0"], ["max_steps is 0"]),
+    "heads that do not divide": (["--num-attention-heads", "3"], ["hidden_size 32", "3 attention heads"]),
+    "tokens that do not divide": (
+        ["--cell", "lstm", "--num-memory-tokens", "3"],
+        ["num_memory_tokens 3", "'lstm'", "multiple of 2"],
+    ),
+    "no memory": (["--num-memory-tokens", "0"], ["num_memory_tokens is 0", "at least 1"]),
+    "no layers": (["--num-hidden-layers", "0"], ["num_hidden_layers is 0"]),
+    "no encoder": (["--num-encoder-layers", "0"], ["num_hidden_layers is 0"]),
+    "no future": (["--future-length", "0"], ["future_length is 0"]),
+    "no sequence": (["--sequence-length", "0"], ["0"]),
+    "a sequence shorter than the future": (["--sequence-length", "6"], ["sequence", "6"]),
+    "a rollout that does not fit": (["--rollout-length", "32"], ["rollout_length 32", "at most 31"]),
+    "a batch that does not divide": (
+        ["--batch-size", "6", "--gradient-accumulation-steps", "4"],
+        ["batch_size 6", "4 accumulation steps"],
+    ),
+    "a fraction above 1": (["--dmt-fraction", "1.5"], ["dmt_fraction is 1.5"]),
+    "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_bytes", "0"]),
+    "a push to nowhere": (["--push-to-hub"], ["hub_model_id"]),
+    "an unknown tracker": (["--report-to", "paper-and-pen"], ["paper-and-pen"]),
+    "resuming nothing": (["--resume"], ["no run to resume"]),
+}
+
+
+@pytest.mark.parametrize("case", PRETRAIN)
+def test_pretrain_refuses(case, tmp_path, corpus, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, named = PRETRAIN[case]
+    data = [] if "--dataset" in words else ["--dataset", str(corpus)]
+    line = refused(capfd, pretrain(tmp_path / "run", *data, *words))
+    assert line.startswith("smt-hf pretrain: error: ")
+    assert [text for text in named if text not in line] == [], line
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_refuses_to_run_without_a_budget(tmp_path, corpus, capfd):
+    words = ["pretrain", *TINY, "--dataset", corpus, "--output-dir", tmp_path / "run"]
+    assert "max_steps is None and max_minutes is None; give exactly one" in refused(capfd, words)
+
+
+def test_pretrain_refuses_an_empty_file(tmp_path, capfd):
+    path = tmp_path / "empty.txt"
+    path.write_text("")
+    assert str(path) in refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_refuses_an_empty_folder(tmp_path, capfd):
+    (tmp_path / "texts").mkdir()
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", tmp_path / "texts"))
+    assert str(tmp_path / "texts") in line and ".txt" in line
+
+
+@pytest.mark.parametrize("size", [10, 500])
+def test_pretrain_refuses_a_text_too_short_for_one_window(tmp_path, capfd, size):
+    path = tmp_path / "short.txt"
+    path.write_text("a" * size)
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
+    assert str(path) in line and "sequence_length 40" in line and "longer corpus" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_refuses_a_text_too_short_to_evaluate_on_before_it_trains(tmp_path, capfd):
+    """50 bytes of validation hold a window of 40 but no block of the 64 tokens that evaluations read."""
+    path = tmp_path / "short.txt"
+    path.write_text("ab c" * 250)
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
+    assert str(path) in line and "64" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_refuses_a_file_that_is_not_utf_8(tmp_path, capfd):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"caf\xe9 " * 1000)
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
+    assert str(path) in line and "not UTF-8 at byte 3" in line
+
+
+def test_pretrain_refuses_a_folder_in_use_and_leaves_it_alone(tmp_path, corpus, capfd):
+    (tmp_path / "notes.txt").write_text("mine")
+    line = refused(capfd, pretrain(tmp_path, "--dataset", corpus))
+    assert str(tmp_path) in line and "not empty" in line and "--resume" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--seed", "5"], ["another seed", "0 (now 5)"]),
+        (["--cell", "elman"], ["another model", "'gru'", "now 'elman'"]),
+        (["--hidden-size", "16"], ["another model", "hidden_size", "now 16"]),
+        (["--max-corpus-bytes", "9000"], ["another data_fingerprint"]),
+    ],
+)
+def test_pretrain_refuses_to_resume_another_run(tmp_path, corpus, capfd, words, named):
+    assert main([str(w) for w in pretrain(tmp_path / "run", "--dataset", corpus)]) == 0
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", corpus, "--resume", *words))
+    assert all(text in line for text in named), line
+    assert len(line) < 600
+
+
+EVALUATE = {
+    "horizon 0": (["--horizon", "0"], ["--horizon is 0", "at least 1"]),
+    "no tokens": (["--max-tokens", "0"], ["--max-tokens is 0"]),
+    "a horizon longer than the text": (["--horizon", "100000"], ["100000"]),
+    "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'"]),
+    "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'"]),
+    "a task too short": (["--dataset", "retrieval", "--sequence-length", "2"], ["sequence_length", "2"]),
+    "unknown cell": (["--cell", "gruu"], ["'gruu'"]),
+}
+
+
+@pytest.mark.parametrize("case", EVALUATE)
+def test_evaluate_refuses(case, tmp_path, model, corpus, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, named = EVALUATE[case]
+    data = [] if "--dataset" in words else ["--dataset", str(corpus)]
+    line = refused(capfd, ["evaluate", model, *data, *words])
+    assert line.startswith("smt-hf evaluate: error: ")
+    assert [text for text in named if text not in line] == [], line
+
+
+def test_evaluate_refuses_a_text_that_the_models_symbols_cannot_spell(task_model, corpus, capfd):
+    assert str(task_model) in refused(capfd, ["evaluate", task_model, "--dataset", corpus])
+
+
+def test_evaluate_refuses_token_ids_outside_the_vocabulary(tmp_path, corpus, capfd):
+    """A byte tokenizer beside a model of eleven symbols, as after mixing two folders up."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
+    SMTForCausalLM(SMTConfig(vocab_size=11, **sizes)).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    line = refused(capfd, ["evaluate", tmp_path, "--dataset", corpus])
+    assert "258 token ids" in line and "11" in line and "vocabulary" in line
+
+
+GENERATE = {
+    "temperature below 0": (["--prompt", "a", "--temperature", "-0.5"], ["--temperature is -0.5"]),
+    "empty prompt": (["--prompt", ""], ["--prompt is empty"]),
+    "no new tokens": (["--prompt", "a", "--max-new-tokens", "0"], ["--max-new-tokens is 0"]),
+    "negative top-k": (["--prompt", "a", "--top-k", "-3"], ["-3"]),
+    "top-p above 1": (["--prompt", "a", "--top-p", "1.5"], ["1.5"]),
+}
+
+
+@pytest.mark.parametrize("case", GENERATE)
+def test_generate_refuses(case, model, capfd):
+    words, named = GENERATE[case]
+    line = refused(capfd, ["generate", model, *words])
+    assert line.startswith("smt-hf generate: error: ")
+    assert [text for text in named if text not in line] == [], line
+
+
+def test_generate_refuses_a_symbol_that_the_task_does_not_know(task_model, capfd):
+    assert "hello" in refused(capfd, ["generate", task_model, "--prompt", "hello"])
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_a_model_folder_that_is_missing_or_holds_no_model_is_named(tmp_path, corpus, capfd, command):
+    words = ["--prompt", "a"] if command == "generate" else ["--dataset", corpus]
+    for name in ("missing", "deep/er/missing"):
+        line = refused(capfd, [command, tmp_path / name, *words])
+        assert str(tmp_path / name) in line and "does not exist" in line
+    (tmp_path / "empty").mkdir()
+    assert "holds no model.safetensors" in refused(capfd, [command, tmp_path / "empty", *words])
+    (tmp_path / "empty" / "run.json").write_text(json.dumps({"status": "running"}))
+    assert "not finished" in refused(capfd, [command, tmp_path / "empty", *words])
+
+
+def test_a_name_that_the_hub_does_not_give_is_named(corpus, capfd):
+    assert "no-such/model" in refused(capfd, ["generate", "no-such/model", "--prompt", "a"])
+
+
+def test_pickled_weights_are_refused(tmp_path, model, capfd):
+    """A folder with pytorch_model.bin, and nothing else, is not read."""
+    for path in model.iterdir():
+        if path.name != "model.safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    assert "model.safetensors" in refused(capfd, ["generate", tmp_path, "--prompt", "a"])
+
+
+def test_compare_refuses_a_folder_without_a_run(tmp_path, capfd):
+    line = refused(capfd, ["compare", tmp_path / "missing"])
+    assert line.startswith("smt-hf compare: error: ") and str(tmp_path / "missing") in line
+
+
+def test_quickstart_refuses_a_folder_in_use(tmp_path, capfd):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert str(tmp_path) in refused(capfd, ["quickstart", "--output-dir", tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["pretrain"], "--output-dir"),
+        (["pretrain", "--output-dir", "x", "--max-steps", "many"], "many"),
+        (["evaluate", "x", "--horizont", "3"], "--horizont"),
+        (["generate", "x"], "--prompt"),
+        (["train"], "train"),
+    ],
+)
+def test_words_that_are_no_command_line_end_in_one_line_too(words, named, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert named in lines[-1]
+    assert len(lines) == 1, lines
