@@ -31,7 +31,7 @@ trainer = Trainer(
         learning_rate=3e-4,
         report_to=[],
         dataloader_pin_memory=torch.cuda.is_available(),
-    ),  # fmt: skip
+    ),
     train_dataset=Dataset.from_dict({"input_ids": rows}),
     data_collator=Collator(tokenizer, mlm=False),
     processing_class=tokenizer,

@@ -11,8 +11,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
-# Small tensors gain nothing from more than two threads; parallel workers have one core each.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+# Small tensors gain nothing from more threads, and parallel workers have one core each.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ as one line, and the exit code is 2.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from . import compare, evaluate, generate, pretrain, quickstart
 
@@ -20,8 +21,15 @@ COMMANDS = {
 }
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Without the usage before an error, which for 40 flags hides the error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="smt-hf", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="smt-hf", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         rows = data.validation.__getitems__(range(max(1, min(len(data.validation), args.max_tokens))))
         x, y = rows["input_ids"], rows["shift_labels"]
     else:
-        x, y = cast(TokenWindows, data.validation).blocks(length, max(1, args.max_tokens // length))
+        length = min(length, args.max_tokens)
+        x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)
     metrics = evaluate_rows(model, x, y)
     parameters = sum(p.numel() for p in model.parameters())
     state_bytes = 4 * model.config.num_memory_tokens * model.config.hidden_size

@@ -26,10 +26,17 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--prompt is empty; give at least one character to continue.")
     if args.temperature < 0:
         raise ValueError(f"--temperature is {args.temperature}; it must be 0 or more.")
+    if not 0 < args.top_p <= 1:
+        raise ValueError(f"--top-p is {args.top_p}; it must be above 0 and at most 1.")
     if args.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
     model, tokenizer = load_model(args)
-    inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
+    try:
+        inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
+    except Exception as error:  # `tokenizers` raises nothing more specific
+        raise ValueError(
+            f"--prompt {args.prompt!r} has symbols the tokenizer does not know: {error}."
+        ) from error
     torch.manual_seed(args.seed)
     sampling = (
         {

@@ -53,7 +53,10 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(f"folder {args.model} holds no model.safetensors{unfinished}; give a finished run.")
     if not path.exists() and (args.model.count("/") != 1 or args.model.startswith((".", "/"))):
         raise ValueError(f"model folder {args.model} does not exist; give a run folder or a Hub repository.")
-    model = SMTForCausalLM.from_pretrained(args.model, use_safetensors=True)
+    try:
+        model = SMTForCausalLM.from_pretrained(args.model, use_safetensors=True)
+    except OSError as error:
+        raise ValueError(f"model {args.model!r} cannot be loaded: {error}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).eval()  # type: ignore[arg-type]  # the library's wrapper hides `self`
     return model, AutoTokenizer.from_pretrained(args.model)

@@ -116,16 +116,24 @@ def build(args: argparse.Namespace):
     names = [f.name for f in dataclasses.fields(SMTPretrainingArguments)]
     training = SMTPretrainingArguments(**{**preset.training, **given(args, names)})
 
+    if args.sequence_length is not None and args.sequence_length < 2:
+        raise ValueError(f"--sequence-length is {args.sequence_length}; it must be at least 2.")
     lengths = {**preset.teacher, **given(args, TEACHER_FLAGS)}
     if args.dataset in TASKS:
         length = args.sequence_length or lengths["context_length"]
         lengths |= {"context_length": length, "future_length": length}
     elif args.sequence_length:
-        lengths["context_length"] = args.context_length or args.sequence_length - lengths["future_length"]
+        room = args.sequence_length - lengths["future_length"]
+        if training.method == "smt" and room < 2:
+            raise ValueError(
+                f"--sequence-length {args.sequence_length} leaves no context before a future of "
+                f"{lengths['future_length']} tokens; make it longer, or --future-length shorter."
+            )
+        lengths["context_length"] = args.context_length or room
         length = args.sequence_length
     else:
         length = lengths["context_length"] + lengths["future_length"]
-    if args.num_encoder_layers:
+    if args.num_encoder_layers is not None:
         lengths["num_hidden_layers"] = args.num_encoder_layers
     data = load_data(
         args.dataset, args.tokenizer, sequence_length=length, seed=args.seed, text_column=args.text_column,
@@ -140,7 +148,7 @@ def build(args: argparse.Namespace):
     }
     shared = {"vocab_size": len(tokenizer), **sizes}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    layers = args.num_hidden_layers or preset.cell_layers(cell)
+    layers = preset.cell_layers(cell) if args.num_hidden_layers is None else args.num_hidden_layers
     config = SMTConfig(
         **shared, **special, cell=cell, num_hidden_layers=layers, **given(args, ["bptt_truncation"])
     )

@@ -141,7 +141,7 @@ def spread(figures: list[float]) -> str:
 def short(number: int) -> str:
     """12345678 → 12.3M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= 0.9995 * size:  # where three digits round up to the next letter
             return f"{number / size:.3g}{letter}"
     return str(number)
 

@@ -7,12 +7,15 @@ Importing this module registers the layer type "smt_memory" with `transformers`,
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+# Tokens that a recording state can go back; assisted decoding drafts far fewer at a time.
+HISTORY_BOUND = 128
+
 
 class MemoryLayer(CacheLayerMixin):
     """Holds m_t, (B, K, D) float32, and the number of tokens read, padding included.
 
-    While recording (assisted decoding switches it on), the memories after each token of the last
-    forward are kept too, so that `crop` can go back by as many tokens.
+    While recording (assisted decoding switches it on), the memories of the last HISTORY_BOUND tokens
+    are kept too, so that `crop` can go back by as many.
     """
 
     _layer_type = "smt_memory"
@@ -32,10 +35,15 @@ class MemoryLayer(CacheLayerMixin):
         return self.memory
 
     def write(self, memory: torch.Tensor, num_new_tokens: int, history: torch.Tensor | None = None) -> None:
-        """Take over the memory after `num_new_tokens` more tokens; detached, a state carries no graph."""
-        self.memory = memory.detach()
+        """Take over the memory after `num_new_tokens` more tokens.
+
+        Detached, as a state carries no graph, and copied: a slice would keep alive all it was cut from.
+        """
+        self.memory = memory.detach().clone()
         self.num_tokens += num_new_tokens
-        self.history = history.detach() if self.recording and history is not None else None
+        if self.recording and history is not None:
+            past = history if self.history is None else torch.cat([self.history, history], dim=1)
+            self.history = past[:, -HISTORY_BOUND:].detach().clone()
         self.is_initialized = True
 
     def activate_past_recording(self) -> None:
@@ -46,7 +54,7 @@ class MemoryLayer(CacheLayerMixin):
         return self.recording
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Go back by `-tokens_to_remove` tokens (0 or a negative number), at most those of the last forward."""
+        """Go back by `-tokens_to_remove` tokens (0 or a negative number), at most as far as the history."""
         back = -tokens_to_remove
         if back < 0:
             raise ValueError(f"crop takes 0 or a negative number of tokens to remove, not {tokens_to_remove}.")
@@ -58,7 +66,7 @@ class MemoryLayer(CacheLayerMixin):
                 f"the state cannot go back {back} token(s): it holds the past of {held}; call "
                 f"activate_past_recording() before the forward that is to be undone."
             )
-        self.memory = self.history[:, held - back]
+        self.memory = self.history[:, held - back].clone()
         self.history = self.history[:, : held - back]
         self.num_tokens -= back
 

@@ -59,6 +59,7 @@ class SMTConfig(PreTrainedConfig):
             self.intermediate_size = 4 * self.hidden_size
         if self.rope_parameters is None:
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
 
     @property
@@ -72,7 +73,8 @@ class SMTConfig(PreTrainedConfig):
     def validate_architecture(self):
         check_sizes(
             self,
-            "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers num_attention_heads",
+            "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers "
+            "num_attention_heads intermediate_size",
         )
         if self.bptt_truncation is not None and self.bptt_truncation < 1:
             raise ValueError(

@@ -64,7 +64,7 @@ class SMTModel(SMTPreTrainedModel):
         truncation = self.config.bptt_truncation if self.training else None
         memories = []
         for step, x in enumerate(inputs.unbind(1)):
-            if truncation and (step0 + step) % truncation == 0:
+            if truncation and step0 + step and (step0 + step) % truncation == 0:
                 memory = memory.detach()
             new = self.cell(memory, x)
             memory = new if mask is None else torch.where(mask[:, step], new, memory)

@@ -45,7 +45,7 @@ def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
     those of the global batch, so that the number of processes does not change the objective.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        memory = torch.cat(all_gather(memory), dim=0)
+        memory = torch.cat(all_gather(memory.contiguous()), dim=0)
     tokens = F.normalize(memory.flatten(0, 1), dim=-1)
     # Evenly spaced rather than drawn: batches are random already, and this needs no generator.
     tokens = tokens[:: -(-len(tokens) // UNIFORMITY_SAMPLE)]

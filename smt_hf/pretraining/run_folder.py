@@ -23,7 +23,7 @@ from .checkpointing import list_checkpoints, write_atomic
 
 PACKAGES = ("smt-hf", "torch", "transformers", "accelerate", "datasets")
 # What must not change when a run is resumed.
-FIXED = ("model", "teacher", "method", "seed", "data_fingerprint")
+FIXED = ("method", "model", "teacher", "seed", "data_fingerprint")
 
 
 class RunFolder:

@@ -62,13 +62,14 @@ class SMTTeacherConfig(PreTrainedConfig):
             self.intermediate_size = 4 * self.hidden_size
         if self.rope_parameters is None:
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
         check_sizes(
             self,
             "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers "
-            "num_attention_heads context_length future_length",
+            "num_attention_heads intermediate_size context_length future_length",
         )
         if self.encoder_type not in ENCODER_TYPES:
             raise ValueError(

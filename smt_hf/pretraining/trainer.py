@@ -75,6 +75,7 @@ class SMTPretrainer:
         self.full_length = len(train_dataset[0]["input_ids"])
         check_consistency(model, self.teacher, args, train_dataset, self.full_length)
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,
             dynamo_backend="inductor" if args.torch_compile else "no",
             log_with=args.trackers or None,
@@ -153,7 +154,6 @@ class SMTPretrainer:
         context_length = self.teacher.config.context_length if self.teacher is not None else 0
         length = 0
         batches: Iterator[dict[str, torch.Tensor]] = iter(())
-        loss = torch.zeros(())
         bad_step = torch.full((), -1, device=accelerator.device)
         while (progress := self._progress()) < phase.end:
             began = time.perf_counter()
@@ -168,19 +168,23 @@ class SMTPretrainer:
                 group["lr"] = schedule.learning_rate(phase, progress, args)
             draws, depth = schedule.draws(phase, self.step, length, self.full_length, context_length, args)
             parts: dict[str, torch.Tensor] = {}
+            finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
             for _ in range(args.gradient_accumulation_steps):
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 with accelerator.autocast():
                     loss, parts = prepared(phase.name, batch, **draws)
                 accelerator.backward(loss / args.gradient_accumulation_steps)
+                finite = finite & torch.isfinite(loss.detach())
                 self.tokens += batch["input_ids"].numel() * accelerator.num_processes
                 self.sequential_steps += depth
-            accelerator.clip_grad_norm_(trained, args.max_grad_norm)
+            norm = accelerator.clip_grad_norm_(trained, args.max_grad_norm)
+            if accelerator.scaler is None:  # a scaler skips such steps by itself, and lowers its scale
+                finite = finite & torch.isfinite(norm)
             optimizer.step()
             optimizer.zero_grad()
             self.step += 1
             # Remembered on the device; looked at only when something is about to be logged or saved.
-            bad_step = torch.where((bad_step < 0) & ~torch.isfinite(loss.detach()), self.step, bad_step)
+            bad_step = torch.where((bad_step < 0) & ~finite, self.step, bad_step)
             self.seconds += time.perf_counter() - began
             self._after_step(phase, progress, length, parts, bad_step, optimizer, bar)
         self._check_finite(bad_step, phase)
