@@ -34,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
     except Exception as error:  # `tokenizers` raises nothing more specific
-        raise ValueError(
-            f"--prompt {args.prompt!r} has symbols the tokenizer does not know: {error}."
-        ) from error
+        raise ValueError(f"--prompt {args.prompt!r} is not in the tokenizer's vocabulary: {error}.") from error
     torch.manual_seed(args.seed)
     sampling = (
         {

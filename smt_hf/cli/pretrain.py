@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import shlex
-import sys
 from typing import Any
 
 from smt_hf.pretraining.arguments import SMTPretrainingArguments
@@ -157,6 +156,7 @@ def build(args: argparse.Namespace):
     if training.method == "smt":
         teacher = SMTTeacher(SMTTeacherConfig(**shared, **lengths, **given(args, ["encoder_type"])))
     description = {
+        "command": ["smt-hf", *args.words],
         "preset": args.preset,
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
@@ -183,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         train(args)
     except Interrupted as stop:
-        words = [word for word in sys.argv[1:] if word != "--resume"]
+        words = [word for word in args.words if word != "--resume"]
         print(f"stopped; saved {stop}. Go on with:\n  {shlex.join(['smt-hf', *words, '--resume'])}")
     return 0
 

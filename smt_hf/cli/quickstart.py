@@ -60,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     for name, words in runs.items():
         command = ["pretrain", *words, "--output-dir", str(folder / name)]
         console.print(f"\n[bold]smt-hf {shlex.join(command)}[/bold]", soft_wrap=True)
+        run_args = parser.parse_args(command)
+        run_args.words = command  # so that its record says how to make this run alone
         try:
-            pretrain.train(parser.parse_args(command))
+            pretrain.train(run_args)
         except Interrupted:
             print(f"stopped; what is finished is in {folder}. Start anew in another --output-dir.")
             return 130

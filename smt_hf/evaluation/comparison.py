@@ -49,7 +49,11 @@ def value(metrics: dict[str, Any], run: dict[str, Any]) -> float:
 
 
 def comparison_tables(runs: list[dict[str, Any]]) -> list[Table]:
-    """One table of at most 80 columns for each kind of data among the runs."""
+    """One table of at most 80 columns for each kind of data among the runs.
+
+    bytes: of state per sequence. s: seconds of training. seq.: sequential steps, cell applications that
+    had to wait for one another.
+    """
     tables = []
     for kind in ("text", "task"):
         chosen = [run for run in runs if run["data_kind"] == kind]
@@ -58,10 +62,10 @@ def comparison_tables(runs: list[dict[str, Any]]) -> list[Table]:
         names = " and ".join(sorted({run["dataset"] for run in chosen}))
         what = "bits per byte by horizon" if kind == "text" else "accuracy at the trained length"
         table = Table(title=f"{names}: {what}, free-running from a cold start", title_justify="left", **COMPACT)
-        table.add_column("cell", no_wrap=True)
+        table.add_column("cell", overflow="fold")  # gives way, so that every figure stays whole
         table.add_column("method", no_wrap=True)
-        for name in ("param.", *buckets(chosen, kind), "state B", "s", "seq. steps"):
-            table.add_column(name, justify="right")
+        for name in ("param.", *buckets(chosen, kind), "bytes", "s", "seq."):
+            table.add_column(name, justify="right", no_wrap=True)
         for run in chosen:
             if kind == "text":
                 final = {
@@ -108,9 +112,10 @@ def equal_budget_table(runs: list[dict[str, Any]]) -> Table | None:
     """
     pairs: dict[tuple[str, ...], list[tuple[dict, dict]]] = {}
     for smt, bptt in product(runs, runs):
-        same = all(smt[key] == bptt[key] for key in ("cell", "dataset", "seed"))
+        same = all(smt[key] == bptt[key] for key in ("cell", "data_fingerprint", "seed"))
         if same and (smt["method"], bptt["method"]) == ("smt", "bptt"):
-            pairs.setdefault((smt["dataset"], smt["cell"]), []).append((smt, bptt))
+            length = f" {smt['sequence_length']}" if smt["data_kind"] == "task" else ""
+            pairs.setdefault((smt["dataset"] + length, smt["cell"]), []).append((smt, bptt))
     if not pairs:
         return None
     table = Table(title="SMT → DMT | BPTT of the same cell, at equal budgets", title_justify="left", **COMPACT)

@@ -1,8 +1,7 @@
-"""SMTPretrainer: one Accelerate loop, three objectives (SMT, DMT, BPTT).
+"""SMTPretrainer: one Accelerate loop, three objectives (SMT, DMT, and BPTT as the baseline).
 
 SMT trains teacher and cell on single transitions; `hand_over` gives the model its readout; DMT trains cell
-and readout on the model's own path. BPTT, the baseline, runs through the same loop.
-"""
+and readout on the model's own path."""
 
 import math
 import signal
@@ -74,6 +73,8 @@ class SMTPretrainer:
         self.phases = schedule.phases(args)
         self.full_length = len(train_dataset[0]["input_ids"])
         check_consistency(model, self.teacher, args, train_dataset, self.full_length)
+        if eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
+            validation_rows(eval_dataset, args.eval_sequences, args.eval_horizon)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,
@@ -108,9 +109,8 @@ class SMTPretrainer:
                 tqdm.write(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet; starting anew")
         if self.args.trackers:
             self.accelerator.init_trackers("smt-hf", config=self.args.to_dict())
-        self.model.to(self.accelerator.device)
-        if self.teacher is not None:
-            self.teacher.to(self.accelerator.device)
+        for module in self._modules().values():
+            module.to(self.accelerator.device)
 
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         bar = tqdm(
@@ -256,16 +256,14 @@ class SMTPretrainer:
         }  # fmt: skip
         self.folder.log(line)
         if self.args.trackers:
-            evaluation = values.get("evaluation", {})
-            flat = {k: v for k, v in {**values, **evaluation}.items() if isinstance(v, int | float)}
-            self.accelerator.log(flat, step=self.step)
+            flat = {**values, **values.get("evaluation", {})}
+            self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=self.step)
 
     def _on_signal(self, number, frame) -> None:
         self.stop_signal = number
 
     def _check_finite(self, bad_step: torch.Tensor, phase: schedule.Phase) -> None:
-        step = int(bad_step.item())
-        if step < 0:
+        if (step := int(bad_step.item())) < 0:
             return
         checkpoints = checkpointing.list_checkpoints(self.folder.checkpoints)
         last = checkpoints[-1] if checkpoints else "none was written"
@@ -275,7 +273,7 @@ class SMTPretrainer:
         )
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, **({"teacher": self.teacher} if self.teacher is not None else {})}
+        return {"model": self.model} | ({"teacher": self.teacher} if self.teacher is not None else {})
 
     def _save_checkpoint(self, optimizer) -> Path | None:
         if not self.accelerator.is_main_process:

@@ -147,7 +147,7 @@ def test_the_python_of_the_card_runs_where_the_run_lies(tmp_path, monkeypatch, c
     (code,) = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("max_new_tokens=100", "max_new_tokens=5"), "card", "exec"), {})
-    assert capsys.readouterr().out.startswith("0 1 2 8 3 4" if kind else "The ")
+    assert capsys.readouterr().out.startswith("n0 n1 <|marker|> 5 n2 <|query|>" if kind else "The ")
 
 
 def test_writing_again_replaces_the_card(tmp_path):
