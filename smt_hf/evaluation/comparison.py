@@ -112,7 +112,7 @@ def equal_budget_table(runs: list[dict[str, Any]]) -> Table | None:
     """
     pairs: dict[tuple[str, ...], list[tuple[dict, dict]]] = {}
     for smt, bptt in product(runs, runs):
-        same = all(smt[key] == bptt[key] for key in ("cell", "data_fingerprint", "seed"))
+        same = all(smt[key] == bptt[key] for key in ("cell", "dataset", "data_fingerprint", "seed"))
         if same and (smt["method"], bptt["method"]) == ("smt", "bptt"):
             length = f" {smt['sequence_length']}" if smt["data_kind"] == "task" else ""
             pairs.setdefault((smt["dataset"] + length, smt["cell"]), []).append((smt, bptt))

@@ -195,7 +195,7 @@ def test_a_budget_in_real_minutes_is_kept(tmp_path):
     progress = [line["progress"] for line in lines]
     assert all(earlier < later for earlier, later in pairwise(progress)) and progress[-1] < 1
     assert record["seconds"] >= 0.3
-    assert lines[-2]["seconds"] < 0.3  # it ends with the first step that goes past
+    assert lines[-2]["seconds"] <= 0.3  # logged in ms; it ends with the first step that goes past
 
 
 def test_learning_rates_and_lengths_follow_the_schedule(tmp_path):
