@@ -26,6 +26,9 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.models.readout import Readout
 
 ENCODER_TYPES = ("causal", "bidirectional")
+# Tokens that the causal trunk sees at a glance. Attention has to find its neighbours before it can learn
+# anything from them; a convolution has them from the first step (docs/results.md).
+CONVOLUTION_WIDTH = 4
 
 
 @strict
@@ -83,7 +86,8 @@ class SMTTeacher(PreTrainedModel):
     The encoder appends K learned register tokens per label to the context; what comes out at their
     places, RMS-normalised, is the memory. For the empty context (timestep −1) it is m_∅.
     Source: Kumar & Isola 2026. Deviations, all of the causal encoder: one trunk shared by many labels;
-    registers start from the last token; the trunk predicts the next token too (see `smt_loss`).
+    a short convolution over its embeddings; registers start from the last token; the trunk predicts the
+    next token too (see `smt_loss`).
     """
 
     config_class = SMTTeacherConfig
@@ -95,6 +99,14 @@ class SMTTeacher(PreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.rotary = RotaryTable(config, config.context_length + config.num_memory_tokens)
+        if config.encoder_type == "causal":
+            self.convolution = nn.Conv1d(
+                config.hidden_size,
+                config.hidden_size,
+                CONVOLUTION_WIDTH,
+                groups=config.hidden_size,
+                bias=False,
+            )
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.readout = Readout(config, max_future=config.future_length)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -105,6 +117,8 @@ class SMTTeacher(PreTrainedModel):
         init_weights(module, self.config.initializer_range)
         if isinstance(module, SMTTeacher):
             init.normal_(module.registers)
+        elif isinstance(module, nn.Conv1d):
+            init.normal_(module.weight, std=CONVOLUTION_WIDTH**-0.5)
 
     def encode(self, input_ids: torch.Tensor, timesteps: Sequence[int]) -> torch.Tensor:
         """Memory labels m_t for t in `timesteps`, each in −1 … T−1: (B, T) → (B, n, K, D) float32.
@@ -146,14 +160,17 @@ class SMTTeacher(PreTrainedModel):
         """One pass over [x_0 … x_{T'−1} ; registers of label 1 ; … ; registers of label n].
 
         Tokens see the tokens before them. The registers of label t see x_0 … x_t and one another; they
-        stand at positions t … t+K−1 and start from the embedding of x_t, so that a register is at first
-        a copy of the trunk's own last token. Without that the labels say nothing for hundreds of steps,
-        and collapse under the dynamics loss before anybody reads them.
+        stand at positions t … t+K−1 and start from the convolved embedding of x_t, so that a register is
+        at first a copy of the trunk's own last token. Without that the labels say nothing for hundreds of
+        steps, and collapse under the dynamics loss before anybody reads them.
         """
         batch, num_labels, num_registers = input_ids.shape[0], len(timesteps), len(self.registers)
         length = max(timesteps) + 1  # later tokens are seen by no register
         device = input_ids.device
         tokens = self.embed_tokens(input_ids[:, :length])
+        if length:
+            padded = F.pad(tokens.transpose(1, 2), (CONVOLUTION_WIDTH - 1, 0))
+            tokens = tokens + self.convolution(padded).transpose(1, 2)
         ends = torch.tensor(timesteps, device=device)
         registers = self.registers.expand(batch, num_labels, -1, -1)
         if length:

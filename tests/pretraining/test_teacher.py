@@ -49,11 +49,17 @@ def dense_causal_encoder(
     """
     length = max(timesteps) + 1
     items: list[tuple[str, int, int]] = [("token", t, t) for t in range(length)]
-    vectors = [teacher.embed_tokens.weight[row[t]] for t in range(length)]
+    kernel = teacher.convolution.weight[:, 0]  # (D, width), the last column for the token itself
+    vectors = []
+    for t in range(length):
+        vector = teacher.embed_tokens.weight[row[t]].clone()
+        for back in range(min(kernel.shape[1], t + 1)):
+            vector += kernel[:, -1 - back] * teacher.embed_tokens.weight[row[t - back]]
+        vectors.append(vector)
     for t in timesteps:
         for i in range(TOKENS):
             items.append(("register", t, max(t, 0) + i))
-            start = teacher.embed_tokens.weight[row[t]] if t >= 0 else torch.zeros(WIDTH)
+            start = vectors[t] if t >= 0 else torch.zeros(WIDTH)
             vectors.append(teacher.registers[i] + start)
     groups = [None] * length + [i // TOKENS for i in range(len(timesteps) * TOKENS)]
     sees = torch.zeros(len(items), len(items), dtype=torch.float64)
