@@ -23,8 +23,8 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # The files in models/ travel with every checkpoint, so they need nothing that transformers does
-# not already bring: huggingface_hub is there because transformers' own configurations use it.
-MODELS_MAY_IMPORT = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
+# not already bring: it cannot be installed without huggingface_hub and safetensors.
+MODELS_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "safetensors"} | set(sys.stdlib_module_names)
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, list[str]]]:

@@ -1,11 +1,13 @@
 """The memory as a `transformers` cache layer: a state whose bytes never grow.
 
 Importing this module registers the layer type "smt_memory" with `transformers`, so that
-`DynamicCache(config=…)`, which `generate` builds, holds one.
+`DynamicCache(config=…)` and `StaticCache(config=…)`, which `generate` builds, hold one.
 """
 
+from typing import Any
+
 import torch
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
 
 # Tokens that a recording state can go back; assisted decoding drafts far fewer at a time.
 HISTORY_BOUND = 128
@@ -18,15 +20,15 @@ class MemoryLayer(CacheLayerMixin):
     are kept too, so that `crop` can go back by as many.
     """
 
-    _layer_type = "smt_memory"
-    is_compileable = False
+    _layer_type: str | None = "smt_memory"
+    is_compileable = True
     is_sliding = False
     supports_early_init = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.memory: torch.Tensor | None = None
-        self.num_tokens = 0
+        self.num_tokens: Any = 0  # an int; in a static layer a tensor
         self.recording = False
         self.history: torch.Tensor | None = None  # (B, n, K, D): memories before each of the last n tokens
 
@@ -109,3 +111,38 @@ class MemoryLayer(CacheLayerMixin):
 
     def prefetch(self) -> None:
         """See `offload`."""
+
+
+class StaticMemoryLayer(MemoryLayer):
+    """The same at a fixed address, for `cache_implementation="static"` and `torch.compile`.
+
+    The memory is written in place, and the count of tokens is a tensor, so that a compiled forward is one
+    graph for every token. It does not record, so it cannot go back.
+    """
+
+    _layer_type = None  # registered below: `transformers` would take it for the dynamic one
+
+    def __init__(self, max_cache_len: int | None = None, **kwargs):
+        super().__init__(**kwargs)  # max_cache_len: a memory has no length to bound
+
+    def write(self, memory: torch.Tensor, num_new_tokens: int, history: torch.Tensor | None = None) -> None:
+        if self.memory is None:
+            self.memory = memory.detach().clone()
+            self.num_tokens = torch.zeros((), dtype=torch.long, device=memory.device)
+            if not torch.compiler.is_compiling():
+                torch._dynamo.mark_static_address(self.memory)
+                torch._dynamo.mark_static_address(self.num_tokens)
+        else:
+            self.memory.copy_(memory.detach())
+        self.num_tokens += num_new_tokens
+        self.is_initialized = True
+
+    def activate_past_recording(self) -> None:
+        raise ValueError("a static cache cannot go back; use the default cache for assisted decoding.")
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        if self.memory is not None:
+            self.memory.copy_(self.memory.index_select(0, beam_idx.to(self.memory.device)))
+
+
+STATIC_LAYER_TYPE_MAPPING["smt_memory"] = StaticMemoryLayer

@@ -3,6 +3,12 @@
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_smt.SMTConfig",
+    "AutoModel": "modeling_smt.SMTModel",
+    "AutoModelForCausalLM": "modeling_smt.SMTForCausalLM",
+}
+
 
 @strict
 class SMTConfig(PreTrainedConfig):
@@ -61,6 +67,8 @@ class SMTConfig(PreTrainedConfig):
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
+        # All three: saving names only the class that is saved, and then AutoModel could not load it.
+        self.auto_map = dict(AUTO_MAP)
 
     @property
     def layer_types(self) -> list[str]:
@@ -84,6 +92,9 @@ class SMTConfig(PreTrainedConfig):
 
 def check_sizes(config: PreTrainedConfig, names: str) -> None:
     """Raise a ValueError unless the named sizes are positive and the heads divide the width evenly."""
+    for name in ("rms_norm_eps", "initializer_range"):
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be greater than 0.")
     for name in names.split():
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
 from .cache_smt import MemoryLayer
@@ -19,19 +20,39 @@ from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .layers import init_weights, normalize_memory
 from .readout import Readout
+from .state_smt import StateMixin
 
 # Tokens between two stored memories under activation checkpointing: the memories kept are T/64, the
 # activations of one chunk 64, so their sum is near its least for sequences of a few thousand tokens.
 CHECKPOINT_CHUNK = 64
 
 
-class SMTPreTrainedModel(PreTrainedModel):
+def document_starts(
+    position_ids: torch.Tensor | None, seq_idx: torch.Tensor | None, mask: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Tokens that begin another document of a packed row, (B or 1, T, 1, 1) bool; None if nothing is packed.
+
+    The first column never counts: before it stands m_∅, or the state that was given.
+    """
+    if seq_idx is not None:
+        starts = seq_idx != seq_idx.roll(1, dims=1)
+    elif position_ids is not None:
+        starts = position_ids == 0
+    else:
+        return None
+    starts = starts[:, :, None, None].clone()
+    starts[:, 0] = False
+    return starts if mask is None else starts & mask
+
+
+class SMTPreTrainedModel(StateMixin, PreTrainedModel):
     config_class = SMTConfig
     config: SMTConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     # The memory layer rolls back by itself (`crop`), so assisted decoding need not refuse the model.
     _is_stateful = False
+    _can_compile_fullgraph = True
     _supports_context_parallel = False
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 - transformers reads a class list
 
@@ -59,19 +80,22 @@ class SMTModel(SMTPreTrainedModel):
         memory = normalize_memory(self.initial_memory, self.config.rms_norm_eps)
         return memory.expand(batch_size, -1, -1)
 
-    def _run(self, memory, inputs, mask, step0: int):
+    def _run(self, memory, inputs, mask, starts, step0: int):
         """Roll the cell over a chunk: memory (B, K, D), inputs (B, n, I) → memories (B, n, K, D)."""
         truncation = self.config.bptt_truncation if self.training else None
+        fresh = self.start_memory(len(memory)) if starts is not None else memory
         memories = []
         for step, x in enumerate(inputs.unbind(1)):
             if truncation and step0 + step and (step0 + step) % truncation == 0:
                 memory = memory.detach()
+            if starts is not None:
+                memory = torch.where(starts[:, step], fresh, memory)
             new = self.cell(memory, x)
             memory = new if mask is None else torch.where(mask[:, step], new, memory)
             memories.append(memory)
         return torch.stack(memories, dim=1)
 
-    def _roll(self, memory, inputs, mask, keep_from: int):
+    def _roll(self, memory, inputs, mask, starts, keep_from: int):
         """All T steps → the last memory, and the memories from `keep_from` on, (B, T − keep_from, K, D)."""
         length = inputs.shape[1]
         checkpointing = self.gradient_checkpointing and self.training
@@ -81,7 +105,8 @@ class SMTModel(SMTPreTrainedModel):
         kept = []
         for start in range(0, length, size):
             part = slice(start, start + size)
-            args = (memory, inputs[:, part], None if mask is None else mask[:, part], start)
+            flags = (None if flag is None else flag[:, part] for flag in (mask, starts))
+            args = (memory, inputs[:, part], *flags, start)
             chunk = self._gradient_checkpointing_func(self._run, *args) if checkpointing else self._run(*args)
             memory = chunk[:, -1]
             if start + chunk.shape[1] > keep_from:
@@ -104,6 +129,8 @@ class SMTModel(SMTPreTrainedModel):
         tokens are real; a padded token leaves the memory as it is, m = where(mask_t, f(m, x_t), m).
         past_key_values: the memory so far; m_∅ without it. logits_to_keep: read out only the last n
         timesteps (0: all), or those that an index tensor names.
+        Packed rows: position_ids (B or 1, T) that start anew at 0, or seq_idx (B, T), the number of the
+        document (keywords, as trl and transformers pass them), reset the memory to m_∅ at every document.
 
         Returns last_hidden_state (B, T or n, D) and, with use_cache, the memory after token T.
         Raises ValueError for both or neither of input_ids and inputs_embeds, for an empty input, and for a
@@ -131,14 +158,20 @@ class SMTModel(SMTPreTrainedModel):
             )
         mask = None
         if attention_mask is not None:
+            if attention_mask.shape[-1] < length:
+                raise ValueError(
+                    f"attention_mask has {attention_mask.shape[-1]} columns for {length} tokens; it must have "
+                    f"at least as many."
+                )
             mask = attention_mask[:, -length:].bool()[:, :, None, None]
+        starts = document_starts(kwargs.get("position_ids"), kwargs.get("seq_idx"), mask)
 
         recording = layer is not None and layer.recording
         keep_from = 0
         if isinstance(logits_to_keep, int) and logits_to_keep > 0 and not recording:
             keep_from = max(0, length - logits_to_keep)
         before = memory
-        memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, keep_from)
+        memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, starts, keep_from)
         if layer is not None:
             history = torch.cat([before[:, None], memories[:, :-1]], dim=1) if recording else None
             layer.write(memory, length, history)
@@ -170,9 +203,16 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
         self.post_init()
 
     @staticmethod
-    def create_masks_for_generate(attention_mask=None, **kwargs):
-        """`generate` may build masks ahead; a recurrent model only ever wants the 2-D padding mask."""
-        return attention_mask
+    def create_masks_for_generate(inputs_embeds, attention_mask=None, is_first_iteration=False, **kwargs):
+        """What `generate` passes on of its mask: the columns of the tokens at hand, (B, T).
+
+        None for a token that was just generated, which is never padding: a mask that grows would make
+        `torch.compile` start again at every token.
+        """
+        length = inputs_embeds.shape[1]
+        if attention_mask is None or (length == 1 and not is_first_iteration):
+            return None
+        return attention_mask[:, -length:].contiguous()
 
     @can_return_tuple
     def forward(
@@ -199,6 +239,8 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             output_hidden_states=kwargs.pop("output_hidden_states", self.config.output_hidden_states),
+            position_ids=kwargs.get("position_ids"),
+            seq_idx=kwargs.get("seq_idx"),
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
@@ -210,3 +252,12 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
+
+
+# Every save_pretrained copies the files of this folder beside the weights and names the classes in
+# config.json, so that `trust_remote_code=True` loads a checkpoint where smt_hf is not installed.
+SMTConfig.register_for_auto_class()
+SMTModel.register_for_auto_class("AutoModel")
+SMTForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+# Trainer's label smoothing shifts the labels of the models named here, and of no other.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["smt"] = "SMTForCausalLM"

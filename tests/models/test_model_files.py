@@ -54,10 +54,11 @@ def test_the_base_model_loads_from_the_same_folder(tmp_path):
     assert_same(loaded, model.model)
 
 
-def test_only_safetensors_are_written(tmp_path):
+def test_only_safetensors_and_the_code_that_reads_them_are_written(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "generation_config.json", "model.safetensors"}
+    code = {path.name for path in (REPOSITORY / "smt_hf" / "models").glob("*.py")} - {"__init__.py"}
+    assert names == {"config.json", "generation_config.json", "model.safetensors"} | code
 
 
 def test_nothing_is_missing_or_left_over_when_loading(tmp_path):

@@ -1,0 +1,85 @@
+"""A state as a thing: saved to a file, loaded elsewhere, gone on from.
+
+B rows, K memory tokens of width D. A file is safetensors with two tensors, `memory` (B, K, D) and the
+`initial_memory` (K, D) of the model that made it, by which another model's state is told apart.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers.cache_utils import Cache, DynamicCache
+
+from .cache_smt import MemoryLayer
+from .layers import normalize_memory
+
+STATE_FORMAT = "smt_state"
+STATE_VERSION = 1
+# Half precision moves an entry of a unit-RMS memory by less than this; another model's differ by about 1.
+SAME_MEMORY = 0.05
+
+
+class StateMixin:
+    """`save_state` and `load_state`, for `SMTModel` and `SMTForCausalLM`."""
+
+    def _initial_memory(self) -> torch.Tensor:
+        core = self.base_model  # type: ignore[attr-defined]  # of PreTrainedModel
+        memory = core.initial_memory.detach().cpu()
+        return normalize_memory(memory, self.config.rms_norm_eps)  # type: ignore[attr-defined]
+
+    def save_state(self, past_key_values: Cache, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write the state that `forward` or `generate` returned: a few kilobytes, whatever it has read.
+
+        Raises ValueError for a state that has read nothing, FileExistsError for a path that is taken.
+        """
+        path = Path(path)
+        layer = past_key_values.layers[0]
+        if not isinstance(layer, MemoryLayer) or layer.memory is None:
+            raise ValueError("the state has read nothing yet; there is nothing to save.")
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; choose another path or pass overwrite=True.")
+        tensors = {"memory": layer.memory.cpu().contiguous(), "initial_memory": self._initial_memory()}
+        about = {
+            "format": STATE_FORMAT,
+            "version": str(STATE_VERSION),
+            "num_tokens": str(int(layer.num_tokens)),
+        }
+        part = path.with_name(f".{path.name}.part")  # whole or absent
+        save_file(tensors, part, metadata=about)
+        part.replace(path)
+
+    def load_state(self, path: str | os.PathLike) -> DynamicCache:
+        """Read a saved state, ready to be passed as `past_key_values`, on this model's device.
+
+        Raises FileNotFoundError, and ValueError for a file that is no state, is of a newer format, or was
+        made by another model.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no state at {path}.")
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a saved state: {error}.") from None
+        if about.get("format") != STATE_FORMAT:
+            raise ValueError(f"{path} is not a saved state but other safetensors; save_state writes states.")
+        if int(about["version"]) > STATE_VERSION:
+            raise ValueError(
+                f"{path} has state format {about['version']}, this code reads up to {STATE_VERSION}; update it."
+            )
+        mine, made_by = self._initial_memory(), tensors["initial_memory"]
+        if mine.shape != made_by.shape or (mine - made_by).abs().max() > SAME_MEMORY:
+            raise ValueError(
+                f"{path} was made by another model (memory {tuple(made_by.shape)}, this model's is "
+                f"{tuple(mine.shape)} and starts elsewhere); load it with the model that saved it."
+            )
+        state = DynamicCache(config=self.config)  # type: ignore[attr-defined]
+        layer = state.layers[0]
+        assert isinstance(layer, MemoryLayer)
+        device = next(self.parameters()).device  # type: ignore[attr-defined]
+        layer.write(tensors["memory"].to(device), int(about["num_tokens"]))
+        return state
