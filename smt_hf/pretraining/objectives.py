@@ -123,9 +123,13 @@ def dmt_loss(
     """On-policy imitation over a window of R = `rollout_length` tokens after timestep `start` = s ≥ −1.
 
     Roll the cell out on its own memories m̂ from the teacher's m_s, without gradient; then in one batched
-    pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout on the detached result:
+    pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout of the result:
     L = 10 · L_dyn + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
+
+    Deviation from the paper, which trains the readout alone on the cross-entropy: it reaches the cell too,
+    through the one application. m̂_t is detached, so nothing goes back through time; but the cell may
+    become better than its teacher (docs/results.md).
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)
@@ -140,7 +144,7 @@ def dmt_loss(
 
     memory_pred = cell(memories.flatten(0, 1), inputs.flatten(0, 1)).view_as(memories)
     dynamics = dynamics_loss(memory_pred, labels[:, 1:])
-    logits = model.lm_head(model.model.read_out(memory_pred.detach()))
+    logits = model.lm_head(model.model.read_out(memory_pred))
     readout = cross_entropy(logits, y[:, window])
     drift = F.mse_loss(memories[:, -1], labels[:, -2])
 

@@ -34,7 +34,7 @@ PRESETS = {
         model={"hidden_size": 128, "num_memory_tokens": 4, "num_readout_layers": 2, "num_attention_heads": 4},
         teacher={"num_hidden_layers": 4, "context_length": 128, "future_length": 32},
         training={
-            "batch_size": 32, "rollout_length": 32, "learning_rate": 2e-3, "dmt_learning_rate": 1e-3,
+            "batch_size": 16, "rollout_length": 32, "learning_rate": 2e-3, "dmt_learning_rate": 1e-3,
             "dmt_fraction": 0.5,
         },
         layers={"transformer": 2},
