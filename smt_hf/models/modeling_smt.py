@@ -45,6 +45,17 @@ def document_starts(
     return starts if mask is None else starts & mask
 
 
+def tokens_read_twice(given: int, generation_config, model_kwargs: dict) -> int:
+    """How many tokens a state has read, if `generate` takes the `given` tokens for the whole text; else 0.
+
+    It tells a whole text from new tokens by the width of the mask alone.
+    """
+    state, mask = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask")
+    # A mask of ones alone has been dropped by now, and its width noted.
+    width = getattr(generation_config, "_mask_length", None) if mask is None else mask.shape[1]
+    return int(state.get_seq_length()) if state is not None and width == given else 0
+
+
 class SMTPreTrainedModel(StateMixin, PreTrainedModel):
     config_class = SMTConfig
     config: SMTConfig
@@ -213,6 +224,30 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
         if attention_mask is None or (length == 1 and not is_first_iteration):
             return None
         return attention_mask[:, -length:].contiguous()
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        embeds = model_kwargs.get("inputs_embeds")
+        given = input_ids.shape[1] if embeds is None else embeds.shape[1]
+        seen = tokens_read_twice(given, generation_config, model_kwargs)
+        # Fewer than the state has read: `generate` would cut them all off the front, or wrong ones.
+        if given <= seen:
+            raise ValueError(
+                f"the state has read {seen} token(s), the input has {given}; pass the whole text, or only its "
+                f"{given} new token(s) with an attention_mask of {seen + given} columns."
+            )
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+
+    def _get_candidate_generator(self, generation_config, input_ids, *args, model_kwargs, **kwargs):
+        given = input_ids.shape[1]
+        if seen := tokens_read_twice(given, generation_config, model_kwargs):
+            # Assisted decoding cuts nothing off the front: it would read the whole text once more.
+            raise ValueError(
+                f"the state has read {seen} token(s), the input has {given}; assisted decoding goes on from a "
+                f"state with the new tokens alone and an attention_mask of {seen} more columns than these."
+            )
+        return super()._get_candidate_generator(
+            generation_config, input_ids, *args, model_kwargs=model_kwargs, **kwargs
+        )
 
     @can_return_tuple
     def forward(
