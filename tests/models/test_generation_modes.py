@@ -148,12 +148,17 @@ def test_a_static_cache_gives_the_same_tokens(cell, options):
     assert torch.equal(out, greedily(model, prompt(2), **options))
 
 
-def test_a_static_cache_gives_the_same_tokens_for_a_left_padded_batch():
+@pytest.mark.parametrize("kind", [None, "static"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"prefill_chunk_size": 3}, {"prefill_chunk_size": 1}]
+)
+def test_a_left_padded_batch_equals_its_rows_alone_with_either_cache(options, kind):
     model = talking_model()
-    ids, mask = pad([random_ids(length, seed=length) for length in (8, 3, 1, 5)], "left", filler=7)
-    for options in ({}, {"num_beams": 3}, {"prefill_chunk_size": 3}):
-        out = greedily(model, ids, attention_mask=mask, cache_implementation="static", **options)
-        assert torch.equal(out, greedily(model, ids, attention_mask=mask, **options))
+    rows = [random_ids(length, seed=length) for length in (8, 3, 1, 5)]
+    ids, mask = pad(rows, "left", filler=7)
+    out = greedily(model, ids, attention_mask=mask, cache_implementation=kind, **options)
+    for row, generated in zip(rows, out, strict=True):
+        assert torch.equal(generated[8:], greedily(model, row[None], **options)[0, len(row) :])
 
 
 def test_sampling_with_a_static_cache_draws_the_same_tokens():
