@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
 
-# Tokens that a recording state can go back; assisted decoding drafts far fewer at a time.
+# Tokens that a recording state can go back; more only over the last forward, if that read out more.
 HISTORY_BOUND = 128
 
 
@@ -17,7 +17,7 @@ class MemoryLayer(CacheLayerMixin):
     """Holds m_t, (B, K, D) float32, and the number of tokens read, padding included.
 
     While recording (assisted decoding switches it on), the memories of the last HISTORY_BOUND tokens
-    are kept too, so that `crop` can go back by as many.
+    are kept too, so that `crop` can go back by as many; after a forward that read out more, as many as that.
     """
 
     _layer_type: str | None = "smt_memory"
@@ -45,7 +45,7 @@ class MemoryLayer(CacheLayerMixin):
         self.num_tokens += num_new_tokens
         if self.recording and history is not None:
             past = history if self.history is None else torch.cat([self.history, history], dim=1)
-            self.history = past[:, -HISTORY_BOUND:].detach().clone()
+            self.history = past[:, -max(HISTORY_BOUND, history.shape[1]) :].detach().clone()
         self.is_initialized = True
 
     def activate_past_recording(self) -> None:

@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .cache_smt import MemoryLayer
+from .cache_smt import HISTORY_BOUND, MemoryLayer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .layers import init_weights, normalize_memory
@@ -177,14 +177,21 @@ class SMTModel(SMTPreTrainedModel):
             mask = attention_mask[:, -length:].bool()[:, :, None, None]
         starts = document_starts(kwargs.get("position_ids"), kwargs.get("seq_idx"), mask)
 
+        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        keep_from = max(0, length - last) if last else 0
         recording = layer is not None and layer.recording
-        keep_from = 0
-        if isinstance(logits_to_keep, int) and logits_to_keep > 0 and not recording:
-            keep_from = max(0, length - logits_to_keep)
+        if recording:
+            keep_from = max(0, min(keep_from, length - HISTORY_BOUND - 1))
         before = memory
         memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, starts, keep_from)
         if layer is not None:
-            history = torch.cat([before[:, None], memories[:, :-1]], dim=1) if recording else None
+            history = None
+            if recording:
+                history = memories[:, :-1]
+                if not keep_from:
+                    history = torch.cat([before[:, None], history], dim=1)
+                # Drafts are read out, so as many can be taken back, however many they are.
+                history = history[:, -max(HISTORY_BOUND, last) :]
             layer.write(memory, length, history)
 
         if isinstance(logits_to_keep, torch.Tensor):
