@@ -179,7 +179,7 @@ class SMTModel(SMTPreTrainedModel):
 
         last = logits_to_keep if isinstance(logits_to_keep, int) else 0
         keep_from = max(0, length - last) if last else 0
-        recording = layer is not None and layer.recording
+        recording = layer is not None and layer.record_past
         if recording:
             keep_from = max(0, min(keep_from, length - HISTORY_BOUND - 1))
         before = memory

@@ -43,6 +43,17 @@ def test_sampling_with_a_static_cache_draws_the_same_tokens():
     assert torch.equal(*drawn)
 
 
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+def test_in_half_precision_both_caches_hold_the_same_float32_memory(cell):
+    model = talking_model(cell).to(torch.bfloat16)
+    options: dict[str, Any] = dict(return_dict_in_generate=True)
+    dynamic = greedily(model, prompt(2), **options)
+    static = greedily(model, prompt(2), cache_implementation="static", **options)
+    assert torch.equal(static.sequences, dynamic.sequences)
+    assert torch.equal(memory_of(static.past_key_values), memory_of(dynamic.past_key_values))
+    assert memory_of(static.past_key_values).dtype == torch.float32
+
+
 @torch.no_grad()
 def test_a_static_state_stays_at_its_address_and_equals_the_dynamic_one():
     model = talking_model()

@@ -152,6 +152,19 @@ def test_a_recording_forward_holds_no_more_memories_than_it_can_go_back():
     torch.testing.assert_close(memory_of(state), memory_of(model(ids[:, :-HISTORY_BOUND]).past_key_values))
 
 
+@torch.no_grad()
+def test_a_state_that_stopped_recording_forgets_its_past_instead_of_going_back_to_it():
+    model = talking_model()
+    state: Any = DynamicCache(config=model.config)
+    state.activate_past_recording()
+    model(random_ids(1, 6), past_key_values=state)
+    assert state.is_recording_past(0)
+    state.layers[0].record_past = False  # as `generate` does before it gives a state back
+    model(random_ids(1, 2), past_key_values=state)
+    with pytest.raises(ValueError, match="holds the past of 0"):
+        state.crop(-1)
+
+
 def test_more_drafts_than_the_bound_are_taken_back_too(monkeypatch):
     model = talking_model()
     once = random_ids(1, 200)
