@@ -242,9 +242,12 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
                 f"the state has read {seen} token(s), the input has {given}; pass the whole text, or only its "
                 f"{given} new token(s) with an attention_mask of {seen + given} columns."
             )
-        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+        # transformers types self of both as a protocol that no one class meets.
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
 
-    def _get_candidate_generator(self, generation_config, input_ids, *args, model_kwargs, **kwargs):
+    def _get_candidate_generator(
+        self, generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
+    ):
         given = input_ids.shape[1]
         if seen := tokens_read_twice(given, generation_config, model_kwargs):
             # Assisted decoding cuts nothing off the front: it would read the whole text once more.
@@ -252,8 +255,8 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
                 f"the state has read {seen} token(s), the input has {given}; assisted decoding goes on from a "
                 f"state with the new tokens alone and an attention_mask of {seen} more columns than these."
             )
-        return super()._get_candidate_generator(
-            generation_config, input_ids, *args, model_kwargs=model_kwargs, **kwargs
+        return super()._get_candidate_generator(  # type: ignore[misc]
+            generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
         )
 
     @can_return_tuple

@@ -45,7 +45,7 @@ def test_sampling_with_a_static_cache_draws_the_same_tokens():
 
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
 def test_in_half_precision_both_caches_hold_the_same_float32_memory(cell):
-    model = talking_model(cell).to(torch.bfloat16)
+    model = talking_model(cell).bfloat16()
     options: dict[str, Any] = dict(return_dict_in_generate=True)
     dynamic = greedily(model, prompt(2), **options)
     static = greedily(model, prompt(2), cache_implementation="static", **options)
@@ -101,7 +101,8 @@ def compiling(graphs: list) -> CompileConfig:
         graphs.append(graph)
         return graph.forward
 
-    config = CompileConfig(backend=backend, fullgraph=True, mode=None)
+    settings: dict[str, Any] = dict(backend=backend, fullgraph=True, mode=None)
+    config: Any = CompileConfig(**settings)
     config._compile_all_devices = True
     return config
 
