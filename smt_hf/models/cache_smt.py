@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
 
-# Tokens that a recording state can go back; assisted decoding drafts far fewer at a time.
+# Tokens that a recording state can go back; more only over the last forward, if that read out more.
 HISTORY_BOUND = 128
 
 
@@ -17,7 +17,7 @@ class MemoryLayer(CacheLayerMixin):
     """Holds m_t, (B, K, D) float32, and the number of tokens read, padding included.
 
     While recording (assisted decoding switches it on), the memories of the last HISTORY_BOUND tokens
-    are kept too, so that `crop` can go back by as many.
+    are kept too, so that `crop` can go back by as many; after a forward that read out more, as many as that.
     """
 
     _layer_type: str | None = "smt_memory"
@@ -29,7 +29,7 @@ class MemoryLayer(CacheLayerMixin):
         super().__init__(**kwargs)
         self.memory: torch.Tensor | None = None
         self.num_tokens: Any = 0  # an int; in a static layer a tensor
-        self.recording = False
+        self.record_past = False  # the name by which `transformers` switches it off again
         self.history: torch.Tensor | None = None  # (B, n, K, D): memories before each of the last n tokens
 
     def read(self) -> torch.Tensor | None:
@@ -43,17 +43,19 @@ class MemoryLayer(CacheLayerMixin):
         """
         self.memory = memory.detach().clone()
         self.num_tokens += num_new_tokens
-        if self.recording and history is not None:
+        if history is None:
+            self.history = None  # it would not be the past of this memory
+        else:
             past = history if self.history is None else torch.cat([self.history, history], dim=1)
-            self.history = past[:, -HISTORY_BOUND:].detach().clone()
+            self.history = past[:, -max(HISTORY_BOUND, history.shape[1]) :].detach().clone()
         self.is_initialized = True
 
     def activate_past_recording(self) -> None:
-        self.recording = True
+        self.record_past = True
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]  # transformers declares a plain attribute
-        return self.recording
+        return self.record_past
 
     def crop(self, tokens_to_remove: int) -> None:
         """Go back by `-tokens_to_remove` tokens (0 or a negative number), at most as far as the history."""

@@ -3,6 +3,9 @@
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+# Raised by one when older code would compute something else from a newer config.json.
+CONFIG_VERSION = 1
+
 AUTO_MAP = {
     "AutoConfig": "configuration_smt.SMTConfig",
     "AutoModel": "modeling_smt.SMTModel",
@@ -35,9 +38,11 @@ class SMTConfig(PreTrainedConfig):
         bptt_truncation: In training mode, cut the gradient through time every so many tokens;
             `None` backpropagates through the whole sequence.
         use_cache: Return the memory as `past_key_values`.
+        config_version: What the other fields mean; a checkpoint of a newer version is refused.
 
     Raises:
-        ValueError: for sizes that do not divide or are not positive; the cells raise theirs when built.
+        ValueError: for sizes that do not divide or are not positive, and for a newer config_version; the
+            cells raise theirs when built.
     """
 
     model_type = "smt"
@@ -56,6 +61,7 @@ class SMTConfig(PreTrainedConfig):
     initializer_range: float = 1.0
     bptt_truncation: int | None = None
     use_cache: bool = True
+    config_version: int = CONFIG_VERSION
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -79,6 +85,10 @@ class SMTConfig(PreTrainedConfig):
         """`smt_memory` is registered by `cache_smt`, so the library's closed list does not apply."""
 
     def validate_architecture(self):
+        if self.config_version > CONFIG_VERSION:
+            raise ValueError(
+                f"config_version is {self.config_version}, this code reads up to {CONFIG_VERSION}; update it."
+            )
         check_sizes(
             self,
             "vocab_size hidden_size num_memory_tokens num_hidden_layers num_readout_layers "

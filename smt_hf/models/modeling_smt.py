@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .cache_smt import MemoryLayer
+from .cache_smt import HISTORY_BOUND, MemoryLayer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .layers import init_weights, normalize_memory
@@ -43,6 +43,17 @@ def document_starts(
     starts = starts[:, :, None, None].clone()
     starts[:, 0] = False
     return starts if mask is None else starts & mask
+
+
+def tokens_read_twice(given: int, generation_config, model_kwargs: dict) -> int:
+    """How many tokens a state has read, if `generate` takes the `given` tokens for the whole text; else 0.
+
+    It tells a whole text from new tokens by the width of the mask alone.
+    """
+    state, mask = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask")
+    # A mask of ones alone has been dropped by now, and its width noted.
+    width = getattr(generation_config, "_mask_length", None) if mask is None else mask.shape[1]
+    return int(state.get_seq_length()) if state is not None and width == given else 0
 
 
 class SMTPreTrainedModel(StateMixin, PreTrainedModel):
@@ -166,14 +177,21 @@ class SMTModel(SMTPreTrainedModel):
             mask = attention_mask[:, -length:].bool()[:, :, None, None]
         starts = document_starts(kwargs.get("position_ids"), kwargs.get("seq_idx"), mask)
 
-        recording = layer is not None and layer.recording
-        keep_from = 0
-        if isinstance(logits_to_keep, int) and logits_to_keep > 0 and not recording:
-            keep_from = max(0, length - logits_to_keep)
+        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        keep_from = max(0, length - last) if last else 0
+        recording = layer is not None and layer.record_past
+        if recording:
+            keep_from = max(0, min(keep_from, length - HISTORY_BOUND - 1))
         before = memory
         memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, starts, keep_from)
         if layer is not None:
-            history = torch.cat([before[:, None], memories[:, :-1]], dim=1) if recording else None
+            history = None
+            if recording:
+                history = memories[:, :-1]
+                if not keep_from:
+                    history = torch.cat([before[:, None], history], dim=1)
+                # Drafts are read out, so as many can be taken back, however many they are.
+                history = history[:, -max(HISTORY_BOUND, last) :]
             layer.write(memory, length, history)
 
         if isinstance(logits_to_keep, torch.Tensor):
@@ -213,6 +231,33 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
         if attention_mask is None or (length == 1 and not is_first_iteration):
             return None
         return attention_mask[:, -length:].contiguous()
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        embeds = model_kwargs.get("inputs_embeds")
+        given = input_ids.shape[1] if embeds is None else embeds.shape[1]
+        seen = tokens_read_twice(given, generation_config, model_kwargs)
+        # Fewer than the state has read: `generate` would cut them all off the front, or wrong ones.
+        if given <= seen:
+            raise ValueError(
+                f"the state has read {seen} token(s), the input has {given}; pass the whole text, or only its "
+                f"{given} new token(s) with an attention_mask of {seen + given} columns."
+            )
+        # transformers types self of both as a protocol that no one class meets.
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_candidate_generator(
+        self, generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
+    ):
+        given = input_ids.shape[1]
+        if seen := tokens_read_twice(given, generation_config, model_kwargs):
+            # Assisted decoding cuts nothing off the front: it would read the whole text once more.
+            raise ValueError(
+                f"the state has read {seen} token(s), the input has {given}; assisted decoding goes on from a "
+                f"state with the new tokens alone and an attention_mask of {seen} more columns than these."
+            )
+        return super()._get_candidate_generator(  # type: ignore[misc]
+            generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
+        )
 
     @can_return_tuple
     def forward(

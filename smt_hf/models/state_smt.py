@@ -6,6 +6,7 @@ B rows, K memory tokens of width D. A file is safetensors with two tensors, `mem
 
 import os
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,16 +36,17 @@ class StateMixin:
         Raises ValueError for a state that has read nothing, FileExistsError for a path that is taken.
         """
         path = Path(path)
-        layer = past_key_values.layers[0]
-        if not isinstance(layer, MemoryLayer) or layer.memory is None:
+        # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
+        memory = getattr(past_key_values.layers[0], "memory", None)
+        if memory is None:
             raise ValueError("the state has read nothing yet; there is nothing to save.")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; choose another path or pass overwrite=True.")
-        tensors = {"memory": layer.memory.cpu().contiguous(), "initial_memory": self._initial_memory()}
+        tensors = {"memory": memory.cpu().contiguous(), "initial_memory": self._initial_memory()}
         about = {
             "format": STATE_FORMAT,
             "version": str(STATE_VERSION),
-            "num_tokens": str(int(layer.num_tokens)),
+            "num_tokens": str(int(past_key_values.get_seq_length())),
         }
         part = path.with_name(f".{path.name}.part")  # whole or absent
         save_file(tensors, part, metadata=about)
@@ -78,8 +80,7 @@ class StateMixin:
                 f"{tuple(mine.shape)} and starts elsewhere); load it with the model that saved it."
             )
         state = DynamicCache(config=self.config)  # type: ignore[attr-defined]
-        layer = state.layers[0]
-        assert isinstance(layer, MemoryLayer)
+        layer = cast(MemoryLayer, state.layers[0])
         device = next(self.parameters()).device  # type: ignore[attr-defined]
         layer.write(tensors["memory"].to(device), int(about["num_tokens"]))
         return state
