@@ -4,15 +4,18 @@ The static cache is the one to export: its token count is a tensor, so one decod
 dynamic state counts in Python, which the graph would fix.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import BUILT_IN_CELLS, pad, random_ids, tiny_model
+from tiny_models import BUILT_IN_CELLS, generate, pad, random_ids, tiny_model
 from transformers import GenerationConfig, StaticCache
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from smt_hf import SMTForCausalLM
+
+RECIPE = Path(__file__).parents[2] / "docs" / "export.md"
 
 
 def exported(model: SMTForCausalLM, ids: torch.Tensor, mask: torch.Tensor, dynamic: bool) -> Any:
@@ -71,3 +74,14 @@ def test_decoding_alone_reads_a_prompt_of_any_length_after_its_first_token():
         for token in ids[:, 1:].split(1, dim=1):
             out = programs["decode"](input_ids=token, past_key_values=out.past_key_values)
         torch.testing.assert_close(out.logits, model(ids).logits[:, -1:], rtol=0, atol=1e-5)
+
+
+def test_the_documented_recipe_generates_what_the_model_does(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    recipe = RECIPE.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    with torch.no_grad():
+        exec(recipe.replace("path/to/model", tmp_path.as_posix()), names)
+    expected = generate(model, names["prompt"][:, :5], max_new_tokens=8, do_sample=False)
+    assert torch.equal(names["prompt"], expected)
