@@ -140,7 +140,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         parameters=record["parameters"],
         cell=cell,
         state_bytes=record["state_bytes"],
-        dataset=record["dataset"],
+        dataset=dataset_name(record),
         how=HOW[record["method"]],
         path=name_on_card(record),
         prompt="n0 n1 <|marker|> 5 n2 <|query|>" if task else "The ",
@@ -159,7 +159,13 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
 
 
 def title(record: dict[str, Any]) -> str:
-    return f"{record['cell']} on {record['dataset']}, by {record['method'].upper()}"
+    return f"{record['cell']} on {dataset_name(record)}, by {record['method'].upper()}"
+
+
+def dataset_name(record: dict[str, Any]) -> str:
+    """The data set as named to `--dataset`; of a path, which says little elsewhere, the last part."""
+    path = Path(record["dataset"])
+    return path.name if path.exists() else record["dataset"]
 
 
 def card_metadata(record: dict[str, Any]) -> Any:
@@ -178,8 +184,8 @@ def card_metadata(record: dict[str, Any]) -> Any:
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset).strip("-"),
-            dataset_name=dataset,
+            dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset_name(record)).strip("-"),
+            dataset_name=dataset_name(record),
             dataset_split="validation",
             metric_type=metric,
             metric_name=name,
@@ -224,7 +230,8 @@ def state_row(record: dict[str, Any], tokens: int) -> str:
     model = record["model"]
     layers = model.get("num_hidden_layers", 1) + model.get("num_readout_layers", 2)
     cache = 2 * 4 * tokens * layers * model.get("hidden_size", 128)
-    return f"| {tokens:,} | {record['state_bytes']:,} bytes | {cache:,} bytes |"
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if cache >= u)
+    return f"| {tokens:,} | {record['state_bytes']:,} bytes | {cache / unit:.3g} {name} |"
 
 
 def samples_section(samples: list[dict[str, str]]) -> str:

@@ -5,7 +5,6 @@ The client reads HF_ENDPOINT when it is imported, so it runs in processes of its
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 import re

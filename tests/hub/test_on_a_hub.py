@@ -10,11 +10,11 @@ import pytest
 import torch
 from hub_client import Client
 from loopback_hub import TOKENS, LoopbackHub, Repository
+from tiny_run import TINY, make_run, python_of
 
 from smt_hf import SMTForCausalLM
 from smt_hf.cli import main
 
-TINY = ["pretrain", "--preset", "tiny", "--disable-tqdm", "--max-steps", "2", "--checkpoint-every", "1"]
 CODE = {path.name for path in (Path(__file__).parents[2] / "smt_hf" / "models").glob("*.py")} - {"__init__.py"}
 EXPECTED = CODE | {
     *("README.md", "run.json", "config.json", "generation_config.json", "model.safetensors"),
@@ -30,15 +30,7 @@ value = [type(model).__module__, ids[0].tolist()]
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and beside it what must not be published."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    corpus = folder.parent / "lines.txt"
-    corpus.write_text("".join(f"Line {i} says that {i} and {i + 1} are {2 * i + 1}.\n" for i in range(400)))
-    assert main([*TINY, "--dataset", str(corpus), "--output-dir", str(folder)]) == 0
-    assert list((folder / "checkpoints").iterdir())
-    for name in (".env", "notes.txt", ".README.md.part", "optimizer.pt", "teacher/.cache.json"):
-        (folder / name).write_text("private")
-    return folder
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture
@@ -128,6 +120,10 @@ def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, hub, r
     source += "model = AutoModelForCausalLM.from_pretrained('me/verse', trust_remote_code=True)\n"
     module, ids = client(source + GENERATE)
     assert module.startswith("transformers_modules.me.verse.") and ids == greedy(run_folder)
+    # The rest of the card too: generating, a state saved and loaded, fine-tuning.
+    for snippet in python_of(pushed.files()["README.md"].decode())[1:]:
+        client(snippet)
+    assert "train_loss" in client.text and (tmp_path / "read.safetensors").is_file()
     client.close()
 
 
