@@ -32,7 +32,7 @@ Without it, the code beside the weights does the same, with `transformers` 5.23 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{path}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{path}")
+tokenizer = AutoTokenizer.from_pretrained("{path}", trust_remote_code=True)
 ```
 {own_cell}
 Generate, in constant memory however long the text grows:

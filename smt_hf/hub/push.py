@@ -164,7 +164,7 @@ def push(
 
 def address_snippets(card: str, record: dict[str, Any], repo_id: str) -> str:
     """The card, its snippets loading from the repository instead of the folder's name."""
-    return card.replace(f'"{name_on_card(record)}"', f'"{repo_id}"')
+    return card.replace(f'from_pretrained("{name_on_card(record)}"', f'from_pretrained("{repo_id}"')
 
 
 def name_on_card(record: dict[str, Any]) -> str:
@@ -197,6 +197,7 @@ def plain_errors(repo_id: str) -> Iterator[None]:
     """Turn what the Hub and the network answer into one sentence for who pushes."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
+    whole = "{} holds what it held before, or all of the new version; send it again with smt-hf push."
     try:
         yield
     except OfflineModeIsEnabled:
@@ -207,16 +208,12 @@ def plain_errors(repo_id: str) -> Iterator[None]:
             raise PermissionError(
                 "the Hub does not accept your token; run `hf auth login` again or set another HF_TOKEN."
             ) from error
-        if status in (402, 403, 404):
+        if status in (403, 404):
             raise PermissionError(
                 f"your token may not write to {repo_id}; push to a repository of your own."
             ) from error
-        raise ConnectionError(
-            f"the Hub answered {status} to the push to {repo_id}, which holds what it held before, or all of "
-            f"the new version; push again later."
-        ) from error
+        answer = f"the Hub answered {status} ({error.server_message or 'no reason given'})"
+        raise ConnectionError(f"{answer}; {whole.format(repo_id)}") from error
     except (HTTPError, RuntimeError) as error:  # RuntimeError: how the library reports a broken upload
-        raise ConnectionError(
-            f"the connection to the Hub failed ({error.__cause__ or error}); {repo_id} holds what it held "
-            f"before, or all of the new version; push again later."
-        ) from error
+        answer = f"the connection to the Hub failed ({error.__cause__ or error})"
+        raise ConnectionError(f"{answer}; {whole.format(repo_id)}") from error

@@ -22,9 +22,9 @@ LARGE = (".safetensors",)  # kept as LFS objects, like the Hub does
 class Repository:
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sha → path → content
+    branches: dict[str, str] = field(default_factory=dict)  # name → sha
     messages: list[str] = field(default_factory=list)
     changed: list[set[str]] = field(default_factory=list)  # paths of each commit
-    branches: dict[str, str] = field(default_factory=dict)
 
     def commit(self, branch: str, files: dict[str, bytes], message: str) -> str:
         sha = hashlib.sha1(f"{len(self.commits)}{message}".encode()).hexdigest()
@@ -59,7 +59,6 @@ class LoopbackHub:
         self.large: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: set[str] = set()
-        self.uploading = threading.Event()  # set while a broken upload hangs
         hub = self
 
         class Handler(RequestHandler):
@@ -180,7 +179,6 @@ class RequestHandler(BaseHTTPRequestHandler):
     def lfs_put(self, oid: str, length: int, **_: Any) -> None:
         if "cut" in self.state.faults:
             self.rfile.read(length // 2)
-            self.state.uploading.set()
             self.connection.close()
             self.close_connection = True
             return

@@ -211,7 +211,7 @@ def test_a_push_is_refused_in_one_sentence_before_anything_is_sent(case, hub, cl
     assert [token for token in (*TOKENS, "hf_wrong") if token in line] == []
 
 
-def test_an_upload_cut_in_the_middle_leaves_the_old_version_loadable(pushed, hub, client, folder):
+def test_an_upload_cut_in_the_middle_leaves_the_old_version_loadable(pushed, hub, client, folder, run_folder):
     change_weights(folder)
     hub.faults.add("cut")
     before, large = contents(hub), dict(hub.large)
@@ -222,6 +222,8 @@ def test_an_upload_cut_in_the_middle_leaves_the_old_version_loadable(pushed, hub
         hub.faults.clear()
     assert "connection to the Hub failed" in line and "me/verse holds what it held before" in line
     assert contents(hub) == before and hub.large == large
+    load = "from smt_hf import SMTForCausalLM\nmodel = SMTForCausalLM.from_pretrained('me/verse')\n"
+    assert client(load + GENERATE)[1] == greedy(run_folder)
     # Once the connection is back, the same command does the rest.
     assert client.smt_hf("push", folder, "--repo-id", "me/verse") == 0, client.text
     assert pushed.changed[-1] >= {"model.safetensors"} and not pushed.changed[-1] & CODE
