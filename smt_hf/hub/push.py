@@ -127,6 +127,7 @@ def push(
     for a file that holds the user's token; ConnectionError for an upload that was cut.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+    from yaml import YAMLError  # huggingface_hub cannot be installed without it
 
     files = files_to_upload(folder, teacher)
     record, config = read_json(folder / "run.json") or {}, read_json(folder / "config.json") or {}
@@ -139,7 +140,7 @@ def push(
     with plain_errors(full_name):
         try:
             ModelCard(text).validate()
-        except ValueError as error:
+        except (ValueError, YAMLError) as error:
             raise ValueError(
                 f"the Hub refuses the metadata of {folder / 'README.md'}: {' '.join(str(error).split())}"
             ) from error

@@ -60,6 +60,7 @@ def pushed(hub: LoopbackHub, client: Client, run_folder: Path) -> Repository:
     """me/verse, as the first push left it."""
     assert client.smt_hf("push", run_folder, "--repo-id", "verse") == 0, client.text
     assert client.text.strip() == f"{hub.url}/me/verse"
+    assert len(hub.repositories["me/verse"].commits) == 2  # the Hub's own first one, and ours
     return hub.repositories["me/verse"]
 
 
@@ -76,15 +77,16 @@ def contents(hub: LoopbackHub) -> dict[str, Any]:
 
 
 def test_one_commit_brings_the_whole_model_and_nothing_else(pushed, run_folder):
-    assert len(pushed.commits) == 2  # the Hub's own first one
     assert pushed.changed[1] == EXPECTED
     assert pushed.messages[1] == "Upload gru by smt, 2 steps"
+    first = list(pushed.commits.values())[1]
     for name in EXPECTED - {"README.md"}:
-        assert pushed.files()[name] == (run_folder / name).read_bytes(), name
+        assert first[name] == (run_folder / name).read_bytes(), name
 
 
 def test_the_card_loads_from_the_repository_and_the_local_one_is_left_alone(pushed, run_folder):
-    card, local = pushed.files()["README.md"].decode(), (run_folder / "README.md").read_text()
+    first = list(pushed.commits.values())[1]
+    card, local = first["README.md"].decode(), (run_folder / "README.md").read_text()
     assert 'from_pretrained("me/verse")' in card and '"tiny"' not in card
     assert card.replace('"me/verse"', '"tiny"') == local
 
@@ -120,6 +122,8 @@ def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, hub, r
     source += "model = AutoModelForCausalLM.from_pretrained('me/verse', trust_remote_code=True)\n"
     module, ids = client(source + GENERATE)
     assert module.startswith("transformers_modules.me.verse.") and ids == greedy(run_folder)
+    load = "value = type(transformers.AutoModel.from_pretrained('me/verse', trust_remote_code=True)).__name__"
+    assert client("import transformers\n" + load) == "SMTModel"
     # The rest of the card too: generating, a state saved and loaded, fine-tuning.
     for snippet in python_of(pushed.files()["README.md"].decode())[1:]:
         client(snippet)
@@ -141,6 +145,14 @@ def test_a_second_push_sends_only_what_changed(pushed, hub, client, folder):
     assert pushed.changed[-1] == {"README.md"} and len(hub.sent("PUT", "/large/")) == large
     assert pushed.files()["README.md"].decode().endswith("A line by hand.\n")
     assert set(pushed.files()) - {".gitattributes"} == EXPECTED
+
+
+def test_pushing_a_model_whose_cell_is_ones_own_says_that_the_class_stays_behind(client, hub, folder):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "cell": "my_module:Cell"}))
+    assert client.smt_hf("push", folder, "--repo-id", "me/own") == 0
+    notice, address = client.text.splitlines()
+    assert "'my_module:Cell'" in notice and "does not travel" in notice and address.endswith("me/own")
 
 
 def test_a_push_to_a_branch_leaves_main_alone(pushed, client, folder):
@@ -175,7 +187,8 @@ REFUSED: dict[str, tuple[str, str, str, list[str]]] = {
     "public, of somebody else": ("", "you/open", "", ["your token may not write to you/open"]),
     "another kind of model": ("", "me/bert", "", ["me/bert holds another model", "model_type 'bert'"]),
     "another architecture": ("", "me/wide", "", ["another model", "hidden_size 4096, yours 32"]),
-    "a refused card": ("", "me/new", "license", ["refuses the metadata", '"license" must be one of']),
+    "a refused card": ("", "me/new", "license: mine", ["refuses the metadata", '"license" must be one of']),
+    "a card that is no YAML": ("", "me/new", "license: [", ["refuses the metadata", "README.md"]),
     "a token in a file": ("", "me/new", "token", ["run.json", "your Hugging Face token", "remove it"]),
 }
 
@@ -192,9 +205,9 @@ def test_a_push_is_refused_in_one_sentence_before_anything_is_sent(case, hub, cl
     ):
         hub.repositories[name] = Repository(private)
         hub.repositories[name].commit("main", {"config.json": json.dumps(there).encode()}, "theirs")
-    if edit == "license":
+    if edit.startswith("license"):
         card = folder / "README.md"
-        card.write_text(card.read_text().replace("license: apache-2.0", "license: mine", 1))
+        card.write_text(card.read_text().replace("license: apache-2.0", edit, 1))
     elif edit == "token":
         record = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps({**record, "command": ["x", "hf_owner"]}))
