@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,28 +108,27 @@ def test_the_teacher_can_stay_at_home(run_folder, capsys):
 
 
 def test_a_fresh_process_loads_it_by_name_and_writes_the_same(pushed, hub, run_folder, tmp_path):
-    client = Client(hub.url, tmp_path)
     load = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     load += "model = AutoModelForCausalLM.from_pretrained('me/verse')\n"
     load += f"assert AutoTokenizer.from_pretrained('me/verse').encode('The ') == {PROMPT}\n"
-    assert client("import smt_hf\n" + load + GENERATE) == ["smt_hf.models.modeling_smt", greedy(run_folder)]
-    client.close()
+    with closing(Client(hub.url, tmp_path)) as client:
+        assert client("import smt_hf\n" + load + GENERATE) == ["smt_hf.models.modeling_smt", greedy(run_folder)]
 
 
 def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, hub, run_folder, tmp_path):
-    client = Client(hub.url, tmp_path, token=None)
-    source = "import sys\nsys.modules['smt_hf'] = None\n"
-    source += "from transformers import AutoModelForCausalLM\n"
-    source += "model = AutoModelForCausalLM.from_pretrained('me/verse', trust_remote_code=True)\n"
-    module, ids = client(source + GENERATE)
-    assert module.startswith("transformers_modules.me.verse.") and ids == greedy(run_folder)
-    load = "value = type(transformers.AutoModel.from_pretrained('me/verse', trust_remote_code=True)).__name__"
-    assert client("import transformers\n" + load) == "SMTModel"
-    # The rest of the card too: generating, a state saved and loaded, fine-tuning.
-    for snippet in python_of(pushed.files()["README.md"].decode())[1:]:
-        client(snippet)
-    assert "train_loss" in client.text and (tmp_path / "read.safetensors").is_file()
-    client.close()
+    load = (
+        "import sys\nsys.modules['smt_hf'] = None\nfrom transformers import AutoModel, AutoModelForCausalLM\n"
+    )
+    load += "model = AutoModelForCausalLM.from_pretrained('me/verse', trust_remote_code=True)\n"
+    base = "value = type(AutoModel.from_pretrained('me/verse', trust_remote_code=True)).__name__"
+    with closing(Client(hub.url, tmp_path, token=None)) as client:
+        module, ids = client(load + GENERATE)
+        assert module.startswith("transformers_modules.me.verse.") and ids == greedy(run_folder)
+        assert client(base) == "SMTModel"
+        # The rest of the card too: generating, a state saved and loaded, fine-tuning.
+        for snippet in python_of(pushed.files()["README.md"].decode())[1:]:
+            client(snippet)
+        assert "train_loss" in client.text and (tmp_path / "read.safetensors").is_file()
 
 
 def test_a_second_push_of_the_same_sends_nothing(pushed, hub, client, run_folder):
