@@ -57,13 +57,16 @@ def class_stays_behind(cell: str) -> str | None:
     )
 
 
-def check_access(config: dict[str, Any], repo_id: str, revision: str | None = None) -> str:
+def check_access(
+    config: dict[str, Any], repo_id: str, private: bool = False, revision: str | None = None
+) -> str:
     """The full name of the repository, once it is certain that a push of this model is welcome there.
 
     config: the model's config.json. Nothing is created or sent.
 
-    Raises ValueError for a name that cannot be and a repository that holds another model; PermissionError
-    for a missing, wrong or read-only token, or a repository of somebody else; ConnectionError for no network.
+    Raises ValueError for a name that cannot be, a repository that holds another model, and a public one
+    where a private one is wanted; PermissionError for a missing, wrong or read-only token, or a repository
+    of somebody else; ConnectionError for no network.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -88,9 +91,10 @@ def check_access(config: dict[str, Any], repo_id: str, revision: str | None = No
             )
         full_name = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
         try:
-            there = {file.rfilename for file in api.model_info(full_name, revision=revision).siblings or []}
-        except RevisionNotFoundError:
-            return full_name
+            try:
+                info = api.model_info(full_name, revision=revision)
+            except RevisionNotFoundError:  # the branch will begin as main
+                info = api.model_info(full_name)
         except RepositoryNotFoundError:
             owner = full_name.split("/")[0]
             if owner not in {user["name"], *(o["name"] for o in user.get("orgs", []))}:
@@ -99,8 +103,13 @@ def check_access(config: dict[str, Any], repo_id: str, revision: str | None = No
                     f"one of {owner}; push to {user['name']}/{full_name.split('/')[1]}."
                 ) from None
             return full_name
-        if "config.json" in there:
-            path = api.hf_hub_download(full_name, "config.json", revision=revision)
+        if private and not info.private:
+            raise ValueError(
+                f"repository {full_name} is public already; make it private in its settings or "
+                f"choose another name."
+            )
+        if "config.json" in {file.rfilename for file in info.siblings or []}:
+            path = api.hf_hub_download(full_name, "config.json", revision=info.sha)
             if other := difference(read_json(Path(path)) or {}, config):
                 raise ValueError(
                     f"repository {full_name} holds another model ({other}); choose another name or "
@@ -132,7 +141,7 @@ def push(
     files = files_to_upload(folder, teacher)
     record, config = read_json(folder / "run.json") or {}, read_json(folder / "config.json") or {}
     refuse_token(files)
-    full_name = check_access(config, repo_id, revision)
+    full_name = check_access(config, repo_id, private, revision)
     if notice := class_stays_behind(record["cell"]):
         logger.warning(notice)
     text = address_snippets((folder / "README.md").read_text(encoding="utf-8"), record, full_name)

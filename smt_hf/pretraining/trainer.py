@@ -98,7 +98,7 @@ class SMTPretrainer:
         Later: NonFiniteLossError; Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved.
         """
         if self.args.push_to_hub and self.args.hub_model_id and self.accelerator.is_main_process:
-            check_access(self.model.config.to_dict(), self.args.hub_model_id)
+            check_access(self.model.config.to_dict(), self.args.hub_model_id, self.args.hub_private_repo)
         checkpoint = self.folder.claim(self.record, resume)
         self.accelerator.wait_for_everyone()  # until every process has seen the folder as it was
         tensors = self._load(checkpoint) if checkpoint else None

@@ -1,6 +1,6 @@
 """A Hub on the loopback interface: enough of its HTTP API for the real client to create, push and load.
 
-Repositories are dictionaries in memory. `faults` and `requests` let a test break things and look on.
+Repositories are dictionaries in memory. `cut_uploads` and `requests` let a test break things and look on.
 The client reads HF_ENDPOINT when it is imported, so it runs in processes of its own; see `Client`.
 """
 
@@ -44,21 +44,23 @@ def oid_of(path: str, content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+@dataclass
 class Answer(Exception):
     """Ends a request with an error, as the Hub words it."""
 
-    def __init__(self, status: int, code: str = "", text: str = ""):
-        self.status, self.code, self.text = status, code, text
+    status: int
+    code: str = ""
+    text: str = ""
 
 
 class LoopbackHub:
-    """A server in a thread; `url` is its address. faults: "cut" breaks uploads of large files off."""
+    """A server in a thread; `url` is its address."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
-        self.faults: set[str] = set()
+        self.cut_uploads = False  # break the upload of large files off half-way
         hub = self
 
         class Handler(RequestHandler):
@@ -177,7 +179,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.reply({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, oid: str, length: int, **_: Any) -> None:
-        if "cut" in self.state.faults:
+        if self.state.cut_uploads:
             self.rfile.read(length // 2)
             self.connection.close()
             self.close_connection = True

@@ -167,6 +167,7 @@ def test_a_push_to_a_branch_leaves_main_alone(pushed, client, folder):
 def test_a_private_repository_is_made_private_and_a_stranger_sees_none(hub, client, run_folder, tmp_path):
     assert client.smt_hf("push", run_folder, "--repo-id", "me/secret", "--private") == 0, client.text
     assert hub.repositories["me/secret"].private
+    assert client.smt_hf("push", run_folder, "--repo-id", "me/secret", "--private") == 0, client.text
     load = "from smt_hf import SMTConfig\ntry:\n"
     load += f"    SMTConfig.from_pretrained({{0!r}}, token={{1!r}}, cache_dir={str(tmp_path)!r} + {{1!r}})\n"
     load += "    value = ''\nexcept OSError as error:\n    value = str(error)"
@@ -224,15 +225,30 @@ def test_a_push_is_refused_in_one_sentence_before_anything_is_sent(case, hub, cl
     assert [token for token in (*TOKENS, "hf_wrong") if token in line] == []
 
 
+def test_what_is_to_be_private_does_not_go_to_a_public_repository(pushed, hub, client, folder):
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nA secret.\n")
+    before = contents(hub)
+    assert client.smt_hf("push", folder, "--repo-id", "me/verse", "--private") == 2
+    assert "repository me/verse is public already" in client.text and contents(hub) == before
+
+
+def test_a_new_branch_of_another_model_is_refused(pushed, hub, client, folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "cell": "lstm"}))
+    before = contents(hub)
+    assert client.smt_hf("push", folder, "--repo-id", "me/verse", "--revision", "lstm") == 2
+    assert "cell 'gru', yours 'lstm'" in client.text and contents(hub) == before
+
+
 def test_an_upload_cut_in_the_middle_leaves_the_old_version_loadable(pushed, hub, client, folder, run_folder):
     change_weights(folder)
-    hub.faults.add("cut")
+    hub.cut_uploads = True
     before, large = contents(hub), dict(hub.large)
     try:
         assert client.smt_hf("push", folder, "--repo-id", "me/verse") == 2
         line = client.text.splitlines()[-1]
     finally:
-        hub.faults.clear()
+        hub.cut_uploads = False
     assert "connection to the Hub failed" in line and "me/verse holds what it held before" in line
     assert contents(hub) == before and hub.large == large
     load = "from smt_hf import SMTForCausalLM\nmodel = SMTForCausalLM.from_pretrained('me/verse')\n"
