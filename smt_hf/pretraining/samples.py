@@ -26,7 +26,7 @@ def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[di
     model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        output: Any = model.generate(  # type: ignore[operator]  # declared on a mixin
+        output: Any = model.generate(  # type: ignore[misc]  # the library's wrapper hides `self`
             prompts,
             attention_mask=torch.ones_like(prompts),
             max_new_tokens=NEW_TOKENS,

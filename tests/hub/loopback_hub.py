@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -225,14 +226,14 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.reply([{"type": "file", "path": p, "size": len(c), "oid": oid_of(p, c)} for p, c in files.items()])
 
     def resolve(self, name: str, revision: str, path: str, **_: Any) -> None:
-        _, sha, files = self.files_at(name, revision)
+        sha, files = self.files_at(name, revision)[1:]
         if path not in files:
             raise Answer(404, "EntryNotFound", "Entry not found")
         self.reply(files[path], {"X-Repo-Commit": sha, "ETag": f'"{oid_of(path, files[path])}"'})
 
 
 NAME, REVISION = r"(?P<name>[\w.-]+/[\w.-]+)", r"(?P<revision>[\w.-]+)"
-ROUTES = {
+ROUTES: dict[str, Callable[..., None]] = {
     "GET /api/whoami-v2": RequestHandler.whoami,
     "POST /api/repos/create": RequestHandler.create,
     "POST /api/validate-yaml": RequestHandler.validate_yaml,

@@ -59,7 +59,7 @@ TASK = {
 }
 
 
-def card(folder: Path, **changes: Any) -> ModelCard:
+def card(folder: Path, **changes: Any) -> Any:  # ModelCard declares its `data` too widely
     write_card(folder, record(**changes))
     assert [path.name for path in folder.iterdir()] == ["README.md"]
     return ModelCard.load(folder / "README.md")
