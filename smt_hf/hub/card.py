@@ -1,9 +1,12 @@
 """The model card of a run, from its run.json alone."""
 
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
+
+from .push import class_stays_behind, name_on_card
 
 CARD = """\
 # {title}
@@ -11,19 +14,69 @@ CARD = """\
 A recurrent language model ({parameters:,} parameters, `{cell}` cell) whose whole state is {state_bytes:,} bytes
 per sequence, after ten tokens or a million. It was trained on `{dataset}` {how}.
 
+## Use
+
+With smt-hf installed:
+
 ```python
 import smt_hf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{path}")
 tokenizer = AutoTokenizer.from_pretrained("{path}")
+```
+
+Without it, the code beside the weights does the same, with `transformers` 5.23 or later:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{path}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{path}", trust_remote_code=True)
+```
+{own_cell}
+Generate, in constant memory however long the text grows:
+
+```python
 inputs = tokenizer("{prompt}", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))
+output = model.generate(**inputs, max_new_tokens=100, do_sample=True, temperature=0.8)
+print(tokenizer.decode(output[0]))
+```
+
+Read once, keep the state in a file, go on from it later:
+
+```python
+import torch
+
+state = model(**tokenizer("{prompt}", return_tensors="pt"), logits_to_keep=1).past_key_values
+model.save_state(state, "read.safetensors")
+
+state = model.load_state("read.safetensors")
+more = tokenizer("{more}", return_tensors="pt").input_ids
+seen = torch.ones(1, state.get_seq_length() + more.shape[1], dtype=torch.long)
+output = model.generate(more, attention_mask=seen, past_key_values=state, max_new_tokens=40)
+print(tokenizer.decode(output[0]))
+```
+
+Fine-tune, by backpropagation through time:
+
+```python
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+texts = ["{prompt}"] * 8  # yours
+model.config.bptt_truncation = 64  # the gradient stops after so many tokens
+trainer = Trainer(
+    model=model,
+    args=TrainingArguments("finetuned", max_steps=100, learning_rate=3e-4, report_to="none"),
+    train_dataset=[tokenizer(text) for text in texts],
+    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+)
+trainer.train()
 ```
 
 ## How good it is
 
-Free-running from a cold start: the model reads validation text by itself, with no teacher.
+Free-running from a cold start: the model reads validation text by itself, with no teacher. One seed ({seed}).
 
 {results}
 
@@ -32,7 +85,7 @@ Free-running from a cold start: the model reads validation text by itself, with 
 | tokens read | this model | key-value cache of a Transformer of the same width and depth (float32) |
 |---|---|---|
 {state_table}
-
+{samples}
 ## How it was made
 
 ```
@@ -44,11 +97,20 @@ Free-running from a cold start: the model reads validation text by itself, with 
 ## Limits
 
 A small model of one corpus, made to study the method. It repeats what it has read, knows nothing else,
-and must not be used to inform or to decide. The figures are of one seed.
+and must not be used to inform or to decide. It has one memory of fixed size: what does not fit is forgotten.
+The figures are of one seed.
 
 ## Citation
 
-The method: Kumar & Isola, *Pretraining Recurrent Networks without Recurrence*, arXiv 2606.06479 (2026).
+```bibtex
+@article{{kumar2026pretraining,
+  title   = {{Pretraining Recurrent Networks without Recurrence}},
+  author  = {{Kumar, Akarsh and Isola, Phillip}},
+  journal = {{arXiv preprint arXiv:2606.06479}},
+  year    = {{2026}}
+}}
+```
+
 Trained with smt-hf, whose CITATION.cff says how to cite the software.
 """
 
@@ -56,23 +118,13 @@ HOW = {
     "smt": "by Supervised Memory Training (SMT, then DMT): without backpropagation through time",
     "bptt": "by backpropagation through time, as a baseline",
 }
+HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def write_card(folder: Path, record: dict[str, Any]) -> None:
     """Write README.md of a finished run."""
-    from huggingface_hub import ModelCardData
-
-    task = record["data_kind"] == "task"
-    cell = record["cell"]
-    data = ModelCardData(
-        language="en" if record["dataset"] == "python-docs" else None,
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["smt", "rnn", "recurrent", cell],
-    )
-    metadata = "---\n" + data.to_yaml() + "\n---\n\n"
-    dataset = record["dataset"]
+    metadata = "---\n" + card_metadata(record).to_yaml() + "\n---\n\n"
+    task, cell = record["data_kind"] == "task", record["cell"]
     facts = {
         "data fingerprint": record["data_fingerprint"],
         "seed": record["seed"],
@@ -82,23 +134,82 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         "commit": record["git_commit"],
         "versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number),
     }
+    own_cell = class_stays_behind(cell)
     body = CARD.format(
-        title=f"{cell} on {dataset}, by {record['method'].upper()}",
+        title=title(record),
         parameters=record["parameters"],
         cell=cell,
         state_bytes=record["state_bytes"],
-        dataset=dataset,
+        dataset=dataset_name(record),
         how=HOW[record["method"]],
-        path=record["arguments"].get("hub_model_id") or folder.name,
+        path=name_on_card(record),
         prompt="n0 n1 <|marker|> 5 n2 <|query|>" if task else "The ",
+        more="n3 <|query|>" if task else "next ",
+        own_cell=f"\n{own_cell[0].upper()}{own_cell[1:]}\n" if own_cell else "",
+        seed=record["seed"],
         results=results_table(record),
         state_table="\n".join(state_row(record, n) for n in (1_000, 32_000, 1_000_000)),
+        samples=samples_section(record.get("samples") or []),
         command=shlex.join(record["command"]),
-        facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+        facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact is not None),
     )
     temporary = folder / ".README.md.part"
     temporary.write_text(metadata + body, encoding="utf-8")
     temporary.replace(folder / "README.md")
+
+
+def title(record: dict[str, Any]) -> str:
+    return f"{record['cell']} on {dataset_name(record)}, by {record['method'].upper()}"
+
+
+def dataset_name(record: dict[str, Any]) -> str:
+    """The data set as named to `--dataset`; of a path, which says little elsewhere, the last part."""
+    path = Path(record["dataset"])
+    return path.name if path.exists() else record["dataset"]
+
+
+def card_metadata(record: dict[str, Any]) -> Any:
+    """What the Hub reads of a card, as `ModelCardData`; `datasets` only where it is a data set of the Hub."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    dataset, final = record["dataset"], record.get("final") or {}
+    hub_dataset = (
+        dataset.split(":")[0] if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists() else None
+    )
+    if record["bytes_per_token"] is None:
+        metric, name, value = "accuracy", "accuracy", final.get("accuracy")
+    else:
+        metric, name = "bits_per_byte", "bits per byte, free-running from a cold start"
+        value = bits_per_byte(record, final["loss"]) if final else None
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset_name(record)).strip("-"),
+            dataset_name=dataset_name(record),
+            dataset_split="validation",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for value in [value]
+        if value is not None and math.isfinite(value)
+    ]
+    return ModelCardData(
+        language="en" if dataset == "python-docs" else None,
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["smt", "rnn", "recurrent", record["cell"]],
+        datasets=[hub_dataset] if hub_dataset else None,
+        metrics=[metric],
+        model_name=title(record),
+        eval_results=results or None,
+    )
+
+
+def bits_per_byte(record: dict[str, Any], loss: float) -> float:
+    """From nats per token."""
+    return loss / math.log(2) / record["bytes_per_token"]
 
 
 def results_table(record: dict[str, Any]) -> str:
@@ -109,9 +220,9 @@ def results_table(record: dict[str, Any]) -> str:
         length = record["sequence_length"]
         return f"Accuracy {final['accuracy']:.4f} on {final['targets']:,} unseen sequences of length {length}."
     rows = [
-        f"| {p['start']}–{p['end']} | {p['loss'] / math.log(2) / record['bytes_per_token']:.3f} |"
-        for p in final["by_horizon"]
+        f"| {p['start']}–{p['end']} | {bits_per_byte(record, p['loss']):.3f} |" for p in final["by_horizon"]
     ]
+    rows.append(f"| all {final['targets']:,} targets | {bits_per_byte(record, final['loss']):.3f} |")
     return "\n".join(["| horizon (tokens) | bits per byte |", "|---|---|", *rows])
 
 
@@ -119,4 +230,18 @@ def state_row(record: dict[str, Any], tokens: int) -> str:
     model = record["model"]
     layers = model.get("num_hidden_layers", 1) + model.get("num_readout_layers", 2)
     cache = 2 * 4 * tokens * layers * model.get("hidden_size", 128)
-    return f"| {tokens:,} | {record['state_bytes']:,} bytes | {cache:,} bytes |"
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if cache >= u)
+    return f"| {tokens:,} | {record['state_bytes']:,} bytes | {cache / unit:.3g} {name} |"
+
+
+def samples_section(samples: list[dict[str, str]]) -> str:
+    """Indented, not fenced: a sample may hold any characters, a fence among them."""
+    if not samples:
+        return ""
+    blocks = []
+    for number, sample in enumerate(samples, start=1):
+        text = f"{sample['prompt']}▸{sample['continuation']}"
+        shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+        blocks.append(f"{number}:\n\n" + "\n".join(f"    {line}" for line in shown.split("\n")))
+    intro = "Sampled, not selected; at `▸` the validation text ends and the model goes on."
+    return "\n".join(["", "## Samples", "", intro, "", "\n\n".join(blocks), ""])

@@ -1,7 +1,6 @@
 """SMTPretrainer: one Accelerate loop, three objectives (SMT, DMT, and BPTT as the baseline).
 
-SMT trains teacher and cell on single transitions; `hand_over` gives the model its readout; DMT trains cell
-and readout on the model's own path."""
+SMT trains teacher and cell on single transitions; after `hand_over`, DMT trains cell and readout on policy."""
 
 import math
 import signal
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from smt_hf.evaluation.free_running import doubling_timesteps, drift, evaluate_rows
 from smt_hf.hub.card import write_card
-from smt_hf.hub.push import push
+from smt_hf.hub.push import check_access, push
 from smt_hf.models.modeling_smt import SMTForCausalLM
 
 from . import checkpointing, schedule
@@ -27,6 +26,7 @@ from .batching import batches_at_length, validation_rows
 from .checks import check_consistency
 from .objectives import TRAINED, Objective
 from .run_folder import RunFolder, new_record
+from .samples import sample_texts
 from .teacher import SMTTeacher, hand_over
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
@@ -68,8 +68,7 @@ class SMTPretrainer:
     ):
         self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        self.processing_class = processing_class
-        self.folder = RunFolder(args.output_dir)
+        self.processing_class, self.folder = processing_class, RunFolder(args.output_dir)
         self.phases = schedule.phases(args)
         self.full_length = len(train_dataset[0]["input_ids"])
         check_consistency(model, self.teacher, args, train_dataset, self.full_length)
@@ -87,7 +86,7 @@ class SMTPretrainer:
                 f"batch_size {args.batch_size} does not divide over {self.accelerator.num_processes} processes."
             )
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
-        self.phase_index = 0
+        self.phase_index, self._agreed_seconds = 0, 0.0
         self.stop_signal: int | None = None
         self.record = new_record(model, self.teacher, args, self.phases, train_dataset)
         self.record |= description or {}
@@ -95,9 +94,11 @@ class SMTPretrainer:
     def train(self, resume: bool = False) -> dict[str, Any]:
         """Run the phases to the end of the budget, save the run folder, and return the record.
 
-        Raises ValueError before any work for a folder or arguments that cannot be; NonFiniteLossError;
-        Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved.
+        Raises, before any work: ValueError for a folder or arguments that cannot be, what `check_access` does.
+        Later: NonFiniteLossError; Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved.
         """
+        if self.args.push_to_hub and self.args.hub_model_id and self.accelerator.is_main_process:
+            check_access(self.model.config.to_dict(), self.args.hub_model_id, self.args.hub_private_repo)
         checkpoint = self.folder.claim(self.record, resume)
         self.accelerator.wait_for_everyone()  # until every process has seen the folder as it was
         tensors = self._load(checkpoint) if checkpoint else None
@@ -229,8 +230,6 @@ class SMTPretrainer:
                 seconds = self._agreed_seconds = float(broadcast(shared).item())
         return min(1.0, seconds / (60 * self.args.max_minutes))
 
-    _agreed_seconds = 0.0
-
     def evaluate(self, phase: schedule.Phase) -> dict[str, Any]:
         """Free-running metrics from a cold start and, with a teacher, the drift from it; logged."""
         if self.eval_dataset is None:
@@ -304,6 +303,7 @@ class SMTPretrainer:
         self.record |= {name: getattr(self, name) for name in ("seconds", "tokens", "sequential_steps")}
         if self.accelerator.is_main_process:
             self.save_model()
+            self.record["samples"] = sample_texts(self.model, self.processing_class, self.eval_dataset)
             self.folder.write_record(self.record)
             write_card(self.folder.path, self.record)
             if self.args.push_to_hub and self.args.hub_model_id:

@@ -68,6 +68,7 @@ def task_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_exactly_what_the_design_says(text_run):
     files = {str(path.relative_to(text_run)) for path in text_run.rglob("*") if path.is_file()}
     step = {"model.safetensors", "teacher.safetensors", "optimizer.pt", "state.json"}
+    code = (Path(smt_hf.__file__).parent / "models").glob("*.py")
     assert files == {
         "config.json",
         "model.safetensors",
@@ -79,6 +80,7 @@ def test_a_run_leaves_exactly_what_the_design_says(text_run):
         "metrics.jsonl",
         "teacher/config.json",
         "teacher/model.safetensors",
+        *(path.name for path in code if path.name != "__init__.py"),
         *(f"checkpoints/step_{number:07d}/{name}" for number in (3, 6) for name in step),
     }
 

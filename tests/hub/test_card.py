@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from tiny_run import make_run, python_of
 
 from smt_hf.hub.card import write_card
 
@@ -41,6 +42,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "machine": "2 CPU cores (x86_64)",
         "git_commit": "deadbeef",
         "versions": {"python": "3.11.2", "torch": "2.13.0", "datasets": None},
+        "output_dir": "runs/verse-rnn",
         "command": ["smt-hf", "pretrain", "--dataset", "my texts", "--cell", "gru"],
         "arguments": {"push_to_hub": False, "hub_model_id": None},
         "final": {"loss": 2.6 * LN2, "accuracy": 0.45, "targets": 4096, "by_horizon": by_horizon},
@@ -57,7 +59,7 @@ TASK = {
 }
 
 
-def card(folder: Path, **changes: Any) -> ModelCard:
+def card(folder: Path, **changes: Any) -> Any:  # ModelCard declares its `data` too widely
     write_card(folder, record(**changes))
     assert [path.name for path in folder.iterdir()] == ["README.md"]
     return ModelCard.load(folder / "README.md")
@@ -85,6 +87,7 @@ def test_the_card_holds_the_figures_of_the_record(tmp_path):
         "2,048 bytes",
         "| 0–32 | 2.750 |",
         "| 32–256 | 2.500 |",
+        "| all 4,096 targets | 2.600 |",
         "421 s, 1,234 steps, 5,678,901 tokens",
         "43,210",
         "0123456789abcdef",
@@ -105,8 +108,8 @@ def test_bits_per_byte_of_the_card_count_the_bytes_of_a_token(tmp_path):
 def test_the_state_stays_while_the_cache_of_a_transformer_grows(tmp_path):
     """2 (keys and values) · 4 bytes · tokens · 5 layers · 64 wide."""
     text = card(tmp_path).text
-    assert "| 1,000 | 2,048 bytes | 2,560,000 bytes |" in text
-    assert "| 1,000,000 | 2,048 bytes | 2,560,000,000 bytes |" in text
+    assert "| 1,000 | 2,048 bytes | 2.56 MB |" in text
+    assert "| 1,000,000 | 2,048 bytes | 2.56 GB |" in text
 
 
 def test_a_task_reports_its_accuracy_and_length(tmp_path):
@@ -131,23 +134,94 @@ def test_the_usage_shown_for_a_pushed_model_loads_it_from_its_repository(tmp_pat
     assert 'AutoModelForCausalLM.from_pretrained("me/verse-rnn")' in text
 
 
-@pytest.mark.parametrize("kind", [{}, TASK], ids=["text", "task"])
-def test_the_python_of_the_card_runs_where_the_run_lies(tmp_path, monkeypatch, capsys, kind):
-    """Executed as it stands, beside a model of the right kind."""
-    from smt_hf import SMTConfig, SMTForCausalLM
-    from smt_hf.data import RetrievalTask, byte_tokenizer
+def test_without_a_repository_the_usage_names_the_folder_of_the_run(tmp_path):
+    text = card(tmp_path).text
+    assert text.count('from_pretrained("verse-rnn"') == 4  # model and tokenizer, with our package and without
 
-    folder = tmp_path / "run"
-    folder.mkdir()
-    text = card(folder, **kind).text
-    tokenizer = RetrievalTask(64).tokenizer() if kind else byte_tokenizer()
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
-    SMTForCausalLM(SMTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (code,) = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
+
+def test_the_headline_result_is_where_the_hub_looks_for_it(tmp_path):
+    (result,) = card(tmp_path).data.eval_results
+    assert (result.metric_type, result.metric_value) == ("bits_per_byte", 2.6)
+    (result,) = card(tmp_path, bytes_per_token=2.0).data.eval_results
+    assert result.metric_value == 1.3
+    data = card(tmp_path, **TASK).data
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.9961) and data.metrics == ["accuracy"]
+    assert data.model_name == "gru on retrieval, by SMT"
+    assert card(tmp_path, final={}).data.eval_results is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "on_the_hub"),
+    [
+        ("roneneldan/TinyStories", "roneneldan/TinyStories"),
+        ("Salesforce/wikitext:wikitext-2-raw-v1", "Salesforce/wikitext"),
+        ("python-docs", None),
+        ("texts/verse.txt", None),
+    ],
+)
+def test_data_of_the_hub_are_linked_and_others_are_not(tmp_path, monkeypatch, dataset, on_the_hub):
+    """A path looks like the name of a data set of the Hub; that it is there tells."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "verse.txt").write_text("To be")
+    (tmp_path / "card").mkdir()
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace("max_new_tokens=100", "max_new_tokens=5"), "card", "exec"), {})
-    assert capsys.readouterr().out.startswith("n0 n1 <|marker|> 5 n2 <|query|>" if kind else "The ")
+    data = card(tmp_path / "card", dataset=dataset).data
+    assert data.datasets == (on_the_hub and [on_the_hub])
+    (result,) = data.eval_results
+    assert on_the_hub in (None, result.dataset_type)
+    assert "texts/verse.txt" not in str(data.to_dict())
+
+
+def test_samples_are_shown_as_they_are(tmp_path):
+    """Fences, markup and control characters of a sample must not become those of the card."""
+    text = card(tmp_path, samples=[{"prompt": "To ```be", "continuation": "\n\n# or\x00 not"}]).text
+    assert "\n    To ```be▸\n    \n    # or� not\n" in text
+    assert "Samples" not in card(tmp_path).text
+
+
+def test_a_cell_of_ones_own_is_said_not_to_travel(tmp_path):
+    assert "Cell 'leaky' is a class of your own and does not travel" in card(tmp_path, cell="leaky").text
+    assert "does not travel" not in card(tmp_path).text
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+# On machines without an accelerator, torch remarks on the Trainer's default of pinning memory.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_every_python_snippet_of_a_real_runs_card_runs(run_folder, tmp_path, monkeypatch, capsys):
+    """One after the other, as a reader would paste them, where the run lies."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / run_folder.name).symlink_to(run_folder)
+    scope: dict[str, Any] = {}
+    shown = []
+    for snippet in python_of((run_folder / "README.md").read_text()):
+        exec(compile(snippet, "card", "exec"), scope)
+        shown.append(capsys.readouterr().out)
+    assert shown[2].startswith("The ") and len(shown[2]) > 4
+    assert shown[3].startswith("next ") and (tmp_path / "read.safetensors").stat().st_size < 4096
+    assert scope["trainer"].state.global_step == 2
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_the_snippets_of_a_task_speak_its_symbols(tmp_path, monkeypatch, capsys):
+    from smt_hf import SMTConfig, SMTForCausalLM
+    from smt_hf.data import RetrievalTask
+
+    (tmp_path / "verse-rnn").mkdir()
+    text = card(tmp_path / "verse-rnn", **TASK).text
+    tokenizer = RetrievalTask(64).tokenizer()
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
+    SMTForCausalLM(SMTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "verse-rnn")
+    tokenizer.save_pretrained(tmp_path / "verse-rnn")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    for snippet in python_of(text):
+        exec(compile(snippet, "card", "exec"), scope)
+    assert "n0 n1 <|marker|> 5 n2 <|query|> " in capsys.readouterr().out
 
 
 def test_writing_again_replaces_the_card(tmp_path):

@@ -1,105 +1,109 @@
-"""Uploading a run: the whole model in one commit, and nothing that is for the run itself."""
+"""What a push takes and what it refuses, before the Hub comes into it."""
 
+import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub.utils import filter_repo_objects
 
-from smt_hf.hub.push import push
+from smt_hf import CELLS, MemoryCell, register_cell
+from smt_hf.cli import main
+from smt_hf.hub.push import class_stays_behind, difference, files_to_upload
 
-RUN = [
-    "config.json",
-    "model.safetensors",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "README.md",
-    "run.json",
-    "metrics.jsonl",
-    "teacher/config.json",
-    "teacher/model.safetensors",
-    "checkpoints/step_0000500/model.safetensors",
-    "checkpoints/step_0000500/optimizer.pt",
-    "checkpoints/.step_0001000.part/model.safetensors",
-]
+RECORD = {
+    "status": "finished",
+    "cell": "gru",
+    "method": "smt",
+    "steps": 1,
+    "arguments": {},
+    "output_dir": "run",
+}
+NEEDED = ("README.md", "config.json", "model.safetensors")
 
 
-class FakeHub:
-    """Stands in for HfApi, and remembers what it was asked to do."""
-
-    calls: list[tuple[str, dict[str, Any]]]
-    uploaded: set[str]
-
-    def __init__(self) -> None:
-        FakeHub.calls, FakeHub.uploaded = [], set()
-
-    def create_repo(self, repo_id: str, **options: Any) -> Any:
-        self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
-        full_name = repo_id if "/" in repo_id else f"me/{repo_id}"
-
-        class Address(str):
-            pass
-
-        address = Address(f"https://huggingface.co/{full_name}")
-        address.repo_id = full_name  # type: ignore[attr-defined]
-        return address
-
-    def upload_folder(self, *, folder_path: Path, ignore_patterns: Any = None, **options: Any) -> None:
-        self.calls.append(("upload_folder", options))
-        files = [str(p.relative_to(folder_path)) for p in Path(folder_path).rglob("*") if p.is_file()]
-        FakeHub.uploaded = set(filter_repo_objects(files, ignore_patterns=ignore_patterns))
+def write_run(folder: Path, *names: str, **changes: Any) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "run.json").write_text(json.dumps({**RECORD, **changes}))
+    return folder
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> type[FakeHub]:
-    monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
-    return FakeHub
+def refused(capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+    """The one line with which `smt-hf push` turns the folder down, which it does without any network."""
+    assert main(["push", str(folder), "--repo-id", "me/verse"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("smt-hf push: error: ") and str(folder) in line
+    return line
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    for name in RUN:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    return tmp_path
+def test_a_folder_without_a_finished_run_is_refused(tmp_path, capsys):
+    assert "no run in" in refused(capsys, tmp_path / "missing")
+    assert "no run in" in refused(capsys, tmp_path)
+    assert "not finished" in refused(capsys, write_run(tmp_path, *NEEDED, status="running"))
+    write_run(tmp_path)
+    for name in NEEDED:
+        (tmp_path / name).unlink()
+        assert f"lacks {name}" in refused(capsys, tmp_path)
+        write_run(tmp_path, name)
 
 
-def test_neither_checkpoints_nor_metrics_are_uploaded_and_all_else_is(hub, run):
-    push(run, "me/verse-rnn")
-    assert hub.uploaded == {name for name in RUN if not name.startswith(("checkpoints/", "metrics.jsonl"))}
+def test_files_of_the_teacher_do_not_stand_in_for_the_models(tmp_path, capsys):
+    write_run(tmp_path, "README.md", "teacher/config.json", "teacher/model.safetensors")
+    assert "lacks config.json" in refused(capsys, tmp_path)
 
 
-@pytest.mark.parametrize("private", [True, False])
-def test_the_repository_is_made_if_need_be_and_one_commit_goes_to_it(hub, run, private):
-    address = push(run, "verse-rnn", private=private)
-    assert address == "https://huggingface.co/me/verse-rnn"
-    (created, options), (uploaded, where) = hub.calls
-    assert (created, uploaded) == ("create_repo", "upload_folder")
-    assert options["exist_ok"] is True and bool(options["private"]) is private
-    assert where == {"repo_id": "me/verse-rnn"}  # the full name, as the Hub answered
+def test_weights_in_several_files_and_other_tokenizers_are_taken(tmp_path):
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    names = ["README.md", "config.json", "model.safetensors.index.json", *parts, "merges.txt", "spiece.model"]
+    names += ["chat_template.jinja", "vocab.json", "modeling_smt.py"]
+    found = files_to_upload(write_run(tmp_path, *names))
+    assert {path.name for path in found} == {*names, "run.json"}
 
 
-def test_a_repository_that_is_there_is_not_made_public_or_private_by_pushing(hub, run):
-    """None leaves an organisation's default alone; False would ask for a public one."""
-    push(run, "me/verse-rnn")
-    assert hub.calls[0][1]["private"] is None
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "checkpoints/step_0000500/model.safetensors",
+            "metrics.jsonl",
+            "pytorch_model.bin",
+            "training_args.bin",
+        ),
+        *(
+            ".env.py",
+            ".config.json.part",
+            "teacher/.model.safetensors",
+            "smt-hf/events.out",
+            "notes.txt",
+            "my.json",
+        ),
+    ],
+)
+def test_what_is_no_part_of_the_model_stays_at_home(tmp_path, name):
+    found = files_to_upload(write_run(tmp_path, *NEEDED, name))
+    assert {path.name for path in found} == {*NEEDED, "run.json"}
 
 
-def test_local_files_are_left_as_they_are(hub, run):
-    push(run, "me/verse-rnn")
-    assert sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()) == sorted(RUN)
+def test_a_cell_of_ones_own_is_named_in_one_line(tmp_path, capsys):
+    class OwnCell(MemoryCell):
+        """Not part of the package, so its code is not among the files that travel."""
+
+    register_cell("own", OwnCell)
+    try:
+        for cell in ("own", "my_module:Cell"):  # registered here, and not
+            write_run(tmp_path, *NEEDED, cell=cell)
+            assert main(["push", str(tmp_path), "--repo-id", "x", "--dry-run"]) == 0
+            line = capsys.readouterr().out.splitlines()[-1]
+            assert f"'{cell}'" in line and "does not travel" in line and "register_cell" in line
+    finally:
+        del CELLS["own"]
+    assert [cell for cell in CELLS if class_stays_behind(cell)] == []
 
 
-def test_the_fake_above_takes_what_the_real_one_takes():
-    """A renamed argument of the library would otherwise go unnoticed."""
-    import inspect
-
-    api = SimpleNamespace(
-        create=inspect.signature(huggingface_hub.HfApi.create_repo).parameters,
-        upload=inspect.signature(huggingface_hub.HfApi.upload_folder).parameters,
-    )
-    assert {"repo_id", "private", "exist_ok"} <= set(api.create)
-    assert {"repo_id", "folder_path", "ignore_patterns"} <= set(api.upload)
+def test_another_model_is_told_by_its_architecture_alone():
+    config = {"model_type": "smt", "cell": "gru", "hidden_size": 8, "transformers_version": "5.23.0"}
+    assert difference({**config, "transformers_version": "5.24.0", "dtype": "float32"}, config) == ""
+    assert difference({**config, "cell": "lstm"}, config) == "cell 'lstm', yours 'gru'"
+    assert difference({**config, "architectures": ["SMTForCausalLM"]}, config) == ""  # not known before saving
+    assert "hidden_size None, yours 8" in difference({"model_type": "smt", "cell": "gru"}, config)

@@ -1,0 +1,44 @@
+"""What a finished model writes, for its card."""
+
+from typing import Any
+
+import torch
+
+from smt_hf.models.modeling_smt import SMTForCausalLM
+
+from .batching import validation_rows
+
+# A few lines each: enough to judge the language, and less than a second of work.
+SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 3, 48, 160
+TEMPERATURE, SEED = 0.8, 0
+
+
+@torch.no_grad()
+def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[dict[str, str]]:
+    """Continuations of the first tokens of a few validation rows, `prompt` and `continuation` of each.
+
+    The same every time for the same weights. None without a tokenizer or text to continue.
+    """
+    if tokenizer is None or not hasattr(dataset, "blocks"):
+        return []
+    prompts = validation_rows(dataset, SAMPLES, PROMPT_TOKENS)[0].to(model.device)
+    training = model.training
+    model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        output: Any = model.generate(  # type: ignore[misc]  # the library's wrapper hides `self`
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=True,
+            temperature=TEMPERATURE,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    model.train(training)
+    return [
+        {
+            "prompt": tokenizer.decode(row[:PROMPT_TOKENS], skip_special_tokens=True),
+            "continuation": tokenizer.decode(row[PROMPT_TOKENS:], skip_special_tokens=True),
+        }
+        for row in output
+    ]
