@@ -165,7 +165,10 @@ def test_missing_and_surplus_weights_are_named(tmp_path, caplog, monkeypatch):
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.surplus.weight"] = weights.pop("model.initial_memory")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    library = logging.getLogger("transformers")
+    monkeypatch.setattr(library, "propagate", True)
+    monkeypatch.setattr(library, "level", logging.WARNING)  # commands run by other tests make it quiet
+    library.manager._clear_cache()  # type: ignore[attr-defined]  # loggers remember what they are allowed
     result: Any = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     _, report = result
     assert set(report["missing_keys"]) == {"model.initial_memory"}

@@ -1,16 +1,26 @@
 """Fine-tuning with `transformers.Trainer`: the losses and gradients are those computed by hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from tiny_models import VOCAB, memory_of, random_ids, tiny_model
 from transformers import Trainer, TrainingArguments
 
 from smt_hf import SMTForCausalLM
 
 ROWS, LENGTH = 8, 12
+
+
+@pytest.fixture(autouse=True)
+def no_state_left_behind() -> Iterator[None]:
+    """Accelerate remembers the precision of the first Trainer of a process, and refuses another."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def rows() -> list[dict[str, torch.Tensor]]:
