@@ -64,3 +64,10 @@ done
 run sweeps-gru-smt-0 1 --cell gru --max-minutes 1 --num-sweeps 4 &
 run sweeps-transformer-smt-0 1 --cell transformer --max-minutes 1 --num-sweeps 4 &
 wait
+# Longer, and beside one another: at one minute the transformer cell's figures are not settled.
+run sweeps-transformer-2min-0 1 --cell transformer --max-minutes 2 --num-sweeps 0 &
+run sweeps-transformer-2min-4 1 --cell transformer --max-minutes 2 --num-sweeps 4 &
+wait
+run sweeps-transformer-2min-1 1 --cell transformer --max-minutes 2 --num-sweeps 1 &
+run sweeps-transformer-2min-2 1 --cell transformer --max-minutes 2 --num-sweeps 2 &
+wait
