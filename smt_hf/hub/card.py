@@ -181,8 +181,9 @@ def card_metadata(record: dict[str, Any]) -> Any:
     else:
         metric, name = "bits_per_byte", "bits per byte, free-running from a cold start"
         value = bits_per_byte(record, final["loss"]) if final else None
-    results = [
-        EvalResult(
+    results = []
+    if value is not None and math.isfinite(value):
+        result = EvalResult(
             task_type="text-generation",
             dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset_name(record)).strip("-"),
             dataset_name=dataset_name(record),
@@ -191,9 +192,7 @@ def card_metadata(record: dict[str, Any]) -> Any:
             metric_name=name,
             metric_value=round(value, 4),
         )
-        for value in [value]
-        if value is not None and math.isfinite(value)
-    ]
+        results.append(result)
     return ModelCardData(
         language="en" if dataset == "python-docs" else None,
         license="apache-2.0",

@@ -17,7 +17,7 @@ TEMPERATURE, SEED = 0.8, 0
 def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[dict[str, str]]:
     """Continuations of the first tokens of a few validation rows, `prompt` and `continuation` of each.
 
-    The same every time for the same weights. None without a tokenizer or text to continue.
+    The same every time for the same weights. Empty without a tokenizer or text to continue.
     """
     if tokenizer is None or not hasattr(dataset, "blocks"):
         return []
