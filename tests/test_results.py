@@ -66,6 +66,12 @@ def test_the_long_run_is_finite_and_its_figures_are_in_the_text():
         assert f"| {int(tokens):,} | {entry['state_bytes']:,} | {entry['process_bytes'] / 1e6:.1f} |" in text
 
 
+def test_the_figures_of_the_exploration_are_stored():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for run in json.loads((RESULTS / "exploration.json").read_text(encoding="utf-8"))["runs"]:
+        assert f"| {run['change']} | {run['loss']:.2f} |" in text
+
+
 def test_stored_records_name_no_path_of_a_machine():
     for name in RUNS:
         record = record_of(name)
