@@ -15,7 +15,9 @@ TOKENIZER = [
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja"),
 ]
-UPLOADED = ["README.md", "LICENSE", "run.json", "generation_config.json", *MODEL, *TOKENIZER]
+# States of prompts that the model comes with (docs/states.md).
+STATES = ["states/*.safetensors"]
+UPLOADED = ["README.md", "LICENSE", "run.json", "generation_config.json", *MODEL, *TOKENIZER, *STATES]
 # Another value of one of these is another model.
 ARCHITECTURE = [
     *("model_type", "architectures", "cell", "vocab_size", "hidden_size", "num_memory_tokens"),

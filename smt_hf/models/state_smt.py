@@ -48,6 +48,7 @@ class StateMixin:
             "version": str(STATE_VERSION),
             "num_tokens": str(int(past_key_values.get_seq_length())),
         }
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")  # whole or absent
         save_file(tensors, part, metadata=about)
         part.replace(path)

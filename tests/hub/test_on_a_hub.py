@@ -1,6 +1,7 @@
 """Push, load and refuse, with the real client against a Hub on the loopback interface."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from tiny_run import TINY, make_run, python_of
 from smt_hf import SMTForCausalLM
 from smt_hf.cli import main
 
+RECIPE = Path(__file__).parents[2] / "docs" / "states.md"
 CODE = {path.name for path in (Path(__file__).parents[2] / "smt_hf" / "models").glob("*.py")} - {"__init__.py"}
 EXPECTED = CODE | {
     *("README.md", "run.json", "config.json", "generation_config.json", "model.safetensors"),
@@ -282,3 +284,16 @@ def test_a_run_that_could_not_be_pushed_is_refused_before_it_trains(client, run_
     assert client.smt_hf(*words, "--push-to-hub", "--hub-model-id", "you/new") == 2
     assert "me may not create one of you" in client.text
     assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_for_a_prompt_shipped_with_the_model_works_as_written(hub, client, folder, tmp_path):
+    make, use = re.findall(r"```python\n(.*?)\n```", RECIPE.read_text(), re.DOTALL)
+    make = make.replace("runs/mine", str(folder)).replace("* 200", "* 3")
+    client(make)
+    assert client.smt_hf("push", folder, "--repo-id", "me/mine") == 0, client.text
+    whole = "system_prompt + 'What is a list?\\n'"
+    ids = f"tokenizer({whole}, return_tensors='pt')"
+    expected = client(f"value = model.generate(**{ids}, max_new_tokens=40)[0, -40:].tolist()")
+    with closing(Client(hub.url, tmp_path, token=None)) as other:
+        other("import sys\nsys.modules['smt_hf'] = None")
+        assert other(use + "\nvalue = output[0, -40:].tolist()") == expected
