@@ -162,6 +162,7 @@ def plot_learning_curves(runs: list[dict[str, Any]], path: Path) -> None:
         raise ValueError("the plot needs matplotlib; install it with pip install 'smt-hf[report]'.") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     datasets = list(dict.fromkeys(run["dataset"] for run in runs))
     cells = list(dict.fromkeys(run["cell"] for run in runs))
@@ -184,6 +185,10 @@ def plot_learning_curves(runs: list[dict[str, Any]], path: Path) -> None:
             axis.grid(alpha=0.3)
             if key != "seconds":
                 axis.set_xscale("log")
+                # 500 k, 1 M, 2 M …: the labels of a default logarithmic axis run into one another.
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(EngFormatter())
+                axis.xaxis.set_minor_formatter(NullFormatter())
         task = chosen[0]["data_kind"] == "task"
         row[0].set_ylabel(f"{dataset}: " + ("accuracy" if task else "bits per byte"))
         row[0].legend(fontsize=8)
