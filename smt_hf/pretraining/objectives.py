@@ -138,9 +138,9 @@ def dmt_loss(
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, window]))
     if num_sweeps:
-        memories = sweep_rollout(cell, labels[:, :-1], inputs.detach(), num_sweeps)
+        memories = sweep_rollout(cell, labels[:, :-1], inputs, num_sweeps)
     else:
-        memories = sequential_rollout(cell, labels[:, 0], inputs.detach())
+        memories = sequential_rollout(cell, labels[:, 0], inputs)
 
     memory_pred = cell(memories.flatten(0, 1), inputs.flatten(0, 1)).view_as(memories)
     dynamics = dynamics_loss(memory_pred, labels[:, 1:])

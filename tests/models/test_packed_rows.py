@@ -54,3 +54,15 @@ def test_padding_positions_do_not_reset_and_a_state_is_kept():
     state = model(whole[:, :5], position_ids=torch.arange(5)[None]).past_key_values
     later = model(whole[:, 5:], past_key_values=state, position_ids=torch.arange(5, 8)[None]).logits
     torch.testing.assert_close(later, model(whole).logits[:, 5:], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_first_document_of_a_packed_row_goes_on_from_the_state():
+    model = tiny_model()
+    begun, rest, other = random_ids(4, seed=8), random_ids(3, seed=9), random_ids(5, seed=10)
+    state = model(begun[None]).past_key_values
+    numbers = torch.tensor([[0] * 3 + [1] * 5])
+    logits = model(torch.cat([rest, other])[None], past_key_values=state, seq_idx=numbers).logits
+    whole = model(torch.cat([begun, rest])[None]).logits[:, 4:]
+    torch.testing.assert_close(logits[:, :3], whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits[:, 3:], model(other[None]).logits, rtol=0, atol=1e-5)
