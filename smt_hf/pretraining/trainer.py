@@ -195,7 +195,9 @@ class SMTPretrainer:
         args = self.args
         if self.step % args.logging_steps == 0:
             self._check_finite(bad_step, phase)
-            values = {name: value.item() for name, value in parts.items()}
+            # Of the whole batch: every process has seen its share of the rows.
+            means = self.accelerator.reduce(torch.stack(list(parts.values())), "mean").tolist()
+            values = dict(zip(parts, means, strict=True))
             self._log({
                 "phase": phase.name, "progress": progress, "sequence_length": length,
                 "learning_rate": optimizer.param_groups[0]["lr"], **values,

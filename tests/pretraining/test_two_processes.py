@@ -56,5 +56,8 @@ def test_two_processes_write_one_log_and_count_the_tokens_of_both(runs):
     one, two = (metrics(folder) for folder in runs)
     for key in ("step", "phase", "tokens", "sequential_steps", "sequence_length", "learning_rate"):
         assert [line.get(key) for line in two] == [line.get(key) for line in one]
+    for key in ("prediction_loss", "dynamics_loss", "readout_loss"):
+        curves = [[line[key] for line in lines if key in line] for lines in (one, two)]
+        assert curves[0] and curves[1] == pytest.approx(curves[0], abs=1e-4), key
     losses = [[line["evaluation"]["loss"] for line in lines if "evaluation" in line] for lines in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
