@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import DistributedType, broadcast, send_to_device
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -31,6 +31,7 @@ from .teacher import SMTTeacher, hand_over
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
 COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 # Drift needs the teacher's labels too, and its mean settles with few rows.
 DRIFT_ROWS = 16
 
@@ -81,6 +82,11 @@ class SMTPretrainer:
             log_with=args.trackers or None,
             project_dir=args.output_dir,
         )
+        if self.accelerator.distributed_type in SHARDING:
+            raise ValueError(
+                f"distributed_type is {self.accelerator.distributed_type.value}; pretraining needs whole "
+                f"weights on every device, so use MULTI_GPU (docs/scaling.md has the arithmetic)."
+            )
         if args.batch_size % (args.gradient_accumulation_steps * self.accelerator.num_processes):
             raise ValueError(
                 f"batch_size {args.batch_size} does not divide over {self.accelerator.num_processes} processes."

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from tiny_training import (
     PeriodicStream,
     Stream,
@@ -312,3 +314,10 @@ def test_a_finished_run_is_neither_overwritten_nor_resumed(tmp_path):
         with pytest.raises(ValueError, match=message):
             tiny_trainer(tmp_path, max_steps=2).train(resume=resume)
     assert snapshot(tmp_path) == before
+
+
+def test_a_sharded_launch_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match=r"distributed_type is FSDP.*use MULTI_GPU"):
+        tiny_trainer(tmp_path / "run", Stream(), Stream())
+    assert not (tmp_path / "run").exists()
