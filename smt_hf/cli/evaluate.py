@@ -1,27 +1,27 @@
-"""Measure a model free-running from a cold start: bits per byte by horizon, or a task's accuracy."""
+"""Measure a model free-running from a cold start: bits per byte by horizon, or a task's accuracy by length."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from .loading import add_model_arguments
-from .pretrain import add_data_arguments
+from .pretrain import DATA_FLAGS, add_data_arguments, data_arguments, given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--max-tokens", type=int, default=65536, help="targets to judge at most [65536]")
-    parser.add_argument("--horizon", type=int, default=256, help="tokens read from each cold start [256]")
+    parser.add_argument(
+        "--horizon", type=int, default=256, help="tokens read from each cold start (text) [256]"
+    )
+    parser.add_argument("--lengths", type=int, nargs="+", help="judge a task at these lengths too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from smt_hf.data import TASKS, TokenWindows, load_data
-    from smt_hf.evaluation.free_running import evaluate_rows
-    from smt_hf.evaluation.metrics import describe, report
-    from smt_hf.pretraining.run_folder import read_record
+    from smt_hf.evaluation.metrics import METRICS, describe, report, report_by_length
 
     from .loading import load_model, quiet
 
@@ -30,34 +30,62 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1.")
     model, tokenizer = load_model(args)
-    task = args.dataset in TASKS  # tasks have rows of one length; a text is cut into blocks
+    data, metrics = measure(args, model, tokenizer)
+    first = next(iter(metrics.values()))
+    if data.kind == "task":
+        result = report_by_length(metrics, data.validation.chance)
+    else:
+        result = report(first, data.kind, data.validation.bytes_per_token)
+    parameters = sum(p.numel() for p in model.parameters())
+    state_bytes = 4 * model.config.num_memory_tokens * model.config.hidden_size
+    if args.json:
+        print(json.dumps({**result, "state_bytes": state_bytes, "parameters": parameters}))
+        return 0
+    print(f"{args.model} on {data.name}: {first['targets']:,} targets, {parameters:,} parameters")
+    if data.kind == "task":
+        print(f"  {METRICS['task']} from a cold start, chance {result['chance']:.3f}")
+        for length, accuracy in result["by_length"].items():
+            print(f"  {length:>7} tokens: {accuracy:.4f}")
+    else:
+        print(f"  {describe(first, data.kind, data.validation.bytes_per_token)}")
+    print(f"  state: {state_bytes:,} bytes per sequence, whatever its length")
+    return 0
+
+
+def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, dict[int, dict[str, Any]]]:
+    """The data, and free-running metrics by length: of a task at the trained and all asked lengths.
+
+    Without --dataset the data are those that the run was trained on.
+    """
+    from smt_hf.data import TokenWindows, is_task, load_data
+    from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
+    from smt_hf.pretraining.run_folder import read_record
+
+    record = read_record(Path(args.model)) or {}
+    if args.dataset is None:
+        own = record.get("data", {"dataset": record.get("dataset")})
+        args = argparse.Namespace(**{**vars(args), **own, **given(args, DATA_FLAGS)})
+    named = data_arguments(args)
+    task = is_task(named["dataset"])
+    if args.lengths and not task:
+        raise ValueError(f"--lengths are for tasks, and {named['dataset']!r} is none; give --horizon instead.")
     length = args.horizon
-    if task:
-        trained = (read_record(Path(args.model)) or {}).get("sequence_length")
-        length = args.sequence_length or trained or args.horizon
-    data = load_data(
-        args.dataset, tokenizer, sequence_length=length, text_column=args.text_column, split=args.split,
-        streaming=args.streaming, max_corpus_bytes=args.max_corpus_bytes,
-    )  # fmt: skip
+    if task:  # its rows have one length; a text is cut into blocks
+        length = args.sequence_length or record.get("sequence_length") or args.horizon
+    data = load_data(named.pop("dataset"), tokenizer, sequence_length=length, **named)
     if data.validation.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"{args.dataset!r} has {data.validation.vocab_size} token ids but the model knows "
+            f"{data.name!r} has {data.validation.vocab_size} token ids but the model knows "
             f"{model.config.vocab_size}; evaluate it on data of its own vocabulary."
         )
     if task:
-        rows = data.validation.__getitems__(range(max(1, min(len(data.validation), args.max_tokens))))
-        x, y = rows["input_ids"], rows["shift_labels"]
-    else:
-        length = min(length, args.max_tokens)
-        x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)
-    metrics = evaluate_rows(model, x, y)
-    parameters = sum(p.numel() for p in model.parameters())
-    state_bytes = 4 * model.config.num_memory_tokens * model.config.hidden_size
-    result = report(metrics, data.validation.bytes_per_token, state_bytes, parameters)
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(f"{args.model} on {args.dataset}: {metrics['targets']:,} targets, {parameters:,} parameters")
-        print(f"  {describe(metrics, data.validation.bytes_per_token)}")
-        print(f"  state: {state_bytes:,} bytes per sequence, whatever its length")
-    return 0
+        if data.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                f"the symbols of {data.name!r} are not those that {args.model} was trained with; "
+                f"evaluate it on its own task."
+            )
+        lengths = dict.fromkeys([length, *(args.lengths or [])])
+        return data, evaluate_lengths(model, data.validation, lengths, args.max_tokens)
+    length = min(length, args.max_tokens)
+    x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)
+    return data, {length: evaluate_rows(model, x, y)}

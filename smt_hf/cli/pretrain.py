@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 from typing import Any
 
+from smt_hf.data.tasks import TASKS
 from smt_hf.pretraining.arguments import SMTPretrainingArguments
 from smt_hf.pretraining.presets import PRESETS
 
@@ -20,6 +21,7 @@ TEACHER_FLAGS = {
     "context_length": "most tokens a memory label sums up, Tc (tasks: the whole sequence)",
     "future_length": "targets a memory label must predict, F (tasks: to the end)",
 }
+DATA_FLAGS = ("dataset", "text_column", "split", "streaming", "max_corpus_bytes")
 TRAINING_GROUPS = {
     "budget": "max_steps max_minutes dmt_fraction",
     "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate weight_decay "
@@ -59,15 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset", default="python-docs",
-        help="python-docs, a task (retrieval), a text file or folder, or a `datasets` name [python-docs]",
-    )  # fmt: skip
+        "--dataset",
+        help="python-docs, a text file or folder, a `datasets` name, or a task "
+        f"({', '.join(TASKS)}; NAME:size=number sets its sizes) [python-docs]",
+    )
     data.add_argument("--sequence-length", type=int, help="tokens of a training sequence; length of a task")
     data.add_argument("--tokenizer", help="byte, or a Hugging Face tokenizer by name or folder [byte]")
-    data.add_argument("--text-column", default="text", help="column with the text [text]")
-    data.add_argument("--split", default="train", help="split of a `datasets` name to read [train]")
-    data.add_argument("--streaming", action="store_true", help="read a large `datasets` name as a stream")
+    data.add_argument("--text-column", help="column with the text [text]")
+    data.add_argument("--split", help="split of a `datasets` name to read [train]")
+    data.add_argument("--streaming", action="store_true", default=None, help="stream a large `datasets` name")
     data.add_argument("--max-corpus-bytes", type=int, help="read no more text than this")
+
+
+def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What names the data, for `load_data`; written into run.json, where `evaluate` looks it up."""
+    return {"dataset": "python-docs", **given(args, DATA_FLAGS)}
 
 
 def flag(name: str) -> str:
@@ -101,8 +109,7 @@ def build(args: argparse.Namespace):
     import torch
 
     from smt_hf import SMTConfig, SMTForCausalLM
-    from smt_hf.data import load_data
-    from smt_hf.data.tasks import TASKS
+    from smt_hf.data import is_task, load_data
     from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
     from smt_hf.pretraining.trainer import SMTPretrainer
 
@@ -118,7 +125,8 @@ def build(args: argparse.Namespace):
     if args.sequence_length is not None and args.sequence_length < 2:
         raise ValueError(f"--sequence-length is {args.sequence_length}; it must be at least 2.")
     lengths = {**preset.teacher, **given(args, TEACHER_FLAGS)}
-    if args.dataset in TASKS:
+    named = data_arguments(args)
+    if is_task(named["dataset"]):
         length = args.sequence_length or lengths["context_length"]
         lengths |= {"context_length": length, "future_length": length}
     elif args.sequence_length:
@@ -134,10 +142,7 @@ def build(args: argparse.Namespace):
         length = lengths["context_length"] + lengths["future_length"]
     if args.num_encoder_layers is not None:
         lengths["num_hidden_layers"] = args.num_encoder_layers
-    data = load_data(
-        args.dataset, args.tokenizer, sequence_length=length, seed=args.seed, text_column=args.text_column,
-        split=args.split, streaming=args.streaming, max_corpus_bytes=args.max_corpus_bytes,
-    )  # fmt: skip
+    data = load_data(named.pop("dataset"), args.tokenizer, sequence_length=length, seed=args.seed, **named)
 
     torch.manual_seed(args.seed)
     tokenizer = data.tokenizer
@@ -160,6 +165,7 @@ def build(args: argparse.Namespace):
         "preset": args.preset,
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
+        "data": data_arguments(args),
     }
     return SMTPretrainer(
         model, teacher, training, data.train, data.validation, tokenizer, description=description
@@ -198,5 +204,5 @@ def summary(record: dict[str, Any]) -> str:
         f"{record['sequential_steps']:,} sequential steps",
     ]
     if record.get("final"):
-        lines.append("  " + describe(record["final"], record["bytes_per_token"]))
+        lines.append("  " + describe(record["final"], record["data_kind"], record["bytes_per_token"]))
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from .batching import keep_batch
 from .corpora import read_documents, split_documents
 from .packing import TokenWindows, load_windows
-from .tasks import TASKS, RetrievalTask
+from .tasks import TASKS, RetrievalTask, SyntheticTask, is_task, make_task
 from .tokenizer import byte_tokenizer, load_tokenizer, symbol_tokenizer
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ __all__ = [
     "TASKS",
     "DataSplits",
     "RetrievalTask",
+    "SyntheticTask",
     "TokenWindows",
     "byte_tokenizer",
+    "is_task",
     "keep_batch",
     "load_data",
     "load_tokenizer",
@@ -43,8 +45,8 @@ class DataSplits:
 
     name: str
     kind: Literal["text", "task"]
-    train: TokenWindows | RetrievalTask
-    validation: TokenWindows | RetrievalTask
+    train: TokenWindows | SyntheticTask
+    validation: TokenWindows | SyntheticTask
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
 
@@ -64,7 +66,8 @@ def load_data(
 ) -> DataSplits:
     """Training and validation data by name: a task of `TASKS`, or a text corpus.
 
-    name: a task ("retrieval"), "python-docs", a path, or a `datasets` name; see `read_documents`.
+    name: a task ("retrieval", "recall:num_keys=16"), "python-docs", a path, or a `datasets` name; see
+        `read_documents`.
     tokenizer: a tokenizer or the name of one, "byte" by default. A task brings its own.
     sequence_length: tokens in a row; `train.at_length(n)` gives the same data at another length.
     seed: of a task's rows. The split of a text corpus depends on its content alone.
@@ -74,11 +77,11 @@ def load_data(
 
     Raises ValueError, in one sentence, for an unknown name or data too short for the length.
     """
-    train: TokenWindows | RetrievalTask
-    validation: TokenWindows | RetrievalTask
-    if name in TASKS:
-        train = TASKS[name](sequence_length, split="train", seed=seed)
-        validation = TASKS[name](sequence_length, split="validation", seed=seed)
+    train: TokenWindows | SyntheticTask
+    validation: TokenWindows | SyntheticTask
+    if is_task(name):
+        train = make_task(name, sequence_length, "train", seed)
+        validation = make_task(name, sequence_length, "validation", seed)
         tokenizer = train.tokenizer()
     else:
         if tokenizer is None or isinstance(tokenizer, str):
@@ -96,5 +99,5 @@ def load_data(
         )
     both = train.fingerprint + validation.fingerprint
     fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
-    kind: Literal["text", "task"] = "task" if name in TASKS else "text"
+    kind: Literal["text", "task"] = "task" if is_task(name) else "text"
     return DataSplits(name, kind, train, validation, tokenizer, fingerprint)

@@ -4,6 +4,7 @@ B rows, T tokens, K memory tokens of width D.
 """
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -77,6 +78,23 @@ def evaluate_rows(
     by_horizon = [{"start": a, "end": b, **summary(a, b)} for a, b in pairwise(edges) if count[a:b].sum() > 0]
     total = summary(0, input_ids.shape[1]) if count.sum() > 0 else {"loss": math.nan, "accuracy": math.nan}
     return {**total, "targets": int(count.sum()), "by_horizon": by_horizon}
+
+
+def evaluate_lengths(
+    model: SMTForCausalLM, task: Any, lengths: Iterable[int], max_targets: int = 65536
+) -> dict[int, dict[str, Any]]:
+    """Free-running, cold-start metrics (`evaluate_rows`) of a task at each of `lengths`.
+
+    Rows are the task's own, in order, as many as have at most `max_targets` answers together, but at
+    least one. All lengths are made before anything is measured, so that one that cannot be raises at once.
+    """
+    metrics = {}
+    for length, rows in {length: task.at_length(length) for length in lengths}.items():
+        batch = rows.__getitems__(range(min(len(rows), max_targets)))
+        answers = (batch["shift_labels"] != -100).sum(1).cumsum(0)
+        count = max(1, int((answers <= max_targets).sum()))
+        metrics[length] = evaluate_rows(model, batch["input_ids"][:count], batch["shift_labels"][:count])
+    return metrics
 
 
 @torch.no_grad()

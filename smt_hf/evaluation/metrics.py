@@ -1,41 +1,51 @@
-"""From nats per target to what people compare: bits per byte, or accuracy."""
+"""From nats per target to what people compare: bits per byte, bits per dimension, or accuracy."""
 
 import math
 from typing import Any
 
+METRICS = {"text": "bits_per_byte", "image": "bits_per_dimension", "task": "accuracy"}
+"""What is reported of each kind of data."""
+
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Cross-entropy in nats per token → bits per byte of text."""
+    """Cross-entropy in nats per token → bits per byte of text.
+
+    Of a pixel sequence, whose tokens are one "byte" each, these are bits per dimension.
+    """
     return nats_per_token / math.log(2) / bytes_per_token
 
 
-def describe(metrics: dict[str, Any], bytes_per_token: float | None) -> str:
-    """One line about free-running metrics; without bytes (a synthetic task) it is the accuracy."""
+def describe(metrics: dict[str, Any], kind: str, bytes_per_token: float | None) -> str:
+    """One line about free-running metrics of a `kind` of data; only tasks have no bytes per token."""
     if bytes_per_token is None:
         return f"accuracy {metrics['accuracy']:.4f} from a cold start"
     parts = [
         f"{part['start']}–{part['end']}: {bits_per_byte(part['loss'], bytes_per_token):.3f}"
         for part in metrics["by_horizon"]
     ]
-    return f"bits per byte by horizon {', '.join(parts)}"
+    return f"{METRICS[kind].replace('_', ' ')} by horizon {', '.join(parts)}"
 
 
-def report(metrics: dict[str, Any], bytes_per_token: float | None, state_bytes: int, parameters: int) -> dict:
-    """What `smt-hf evaluate --json` prints."""
-    sizes = {"state_bytes": state_bytes, "parameters": parameters}
-    if bytes_per_token is None:
-        return {"accuracy": metrics["accuracy"], "tokens": metrics["targets"], **sizes}
+def report(metrics: dict[str, Any], kind: str, bytes_per_token: float) -> dict[str, Any]:
+    """What `smt-hf evaluate --json` prints of text and images, beside the sizes of the model."""
+    name = METRICS[kind]
     by_horizon = [
-        {
-            "start": p["start"],
-            "end": p["end"],
-            "bits_per_byte": bits_per_byte(p["loss"], bytes_per_token),
-        }
+        {"start": p["start"], "end": p["end"], name: bits_per_byte(p["loss"], bytes_per_token)}
         for p in metrics["by_horizon"]
     ]
     return {
-        "bits_per_byte": bits_per_byte(metrics["loss"], bytes_per_token),
+        name: bits_per_byte(metrics["loss"], bytes_per_token),
         "tokens": metrics["targets"],
         "by_horizon": by_horizon,
-        **sizes,
+    }
+
+
+def report_by_length(metrics: dict[int, dict[str, Any]], chance: float) -> dict[str, Any]:
+    """What it prints of a task: accuracy at the first length, and at each; `chance` is what guessing has."""
+    first = next(iter(metrics.values()))
+    return {
+        "accuracy": first["accuracy"],
+        "chance": chance,
+        "tokens": first["targets"],
+        "by_length": {str(length): one["accuracy"] for length, one in metrics.items()},
     }

@@ -124,7 +124,7 @@ HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 def write_card(folder: Path, record: dict[str, Any]) -> None:
     """Write README.md of a finished run."""
     metadata = "---\n" + card_metadata(record).to_yaml() + "\n---\n\n"
-    task, cell = record["data_kind"] == "task", record["cell"]
+    prompt, cell = record.get("prompt", ""), record["cell"]
     facts = {
         "data fingerprint": record["data_fingerprint"],
         "seed": record["seed"],
@@ -143,8 +143,8 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         dataset=dataset_name(record),
         how=HOW[record["method"]],
         path=name_on_card(record),
-        prompt="n0 n1 <|marker|> 5 n2 <|query|>" if task else "The ",
-        more="n3 <|query|>" if task else "next ",
+        prompt=prompt or "The ",
+        more=" ".join(prompt.split()[:2]) or "next ",
         own_cell=f"\n{own_cell[0].upper()}{own_cell[1:]}\n" if own_cell else "",
         seed=record["seed"],
         results=results_table(record),
@@ -217,7 +217,8 @@ def results_table(record: dict[str, Any]) -> str:
         return "Not evaluated: the run had no validation data."
     if record["bytes_per_token"] is None:
         length = record["sequence_length"]
-        return f"Accuracy {final['accuracy']:.4f} on {final['targets']:,} unseen sequences of length {length}."
+        answers = f"{final['targets']:,} answers in unseen sequences of length {length}"
+        return f"Accuracy {final['accuracy']:.4f} on {answers}."
     rows = [
         f"| {p['start']}–{p['end']} | {bits_per_byte(record, p['loss']):.3f} |" for p in final["by_horizon"]
     ]

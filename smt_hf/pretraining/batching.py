@@ -91,5 +91,8 @@ def validation_rows(dataset: Any, count: int, horizon: int) -> tuple[torch.Tenso
         x, y = dataset.blocks(horizon)
         spread = slice(None, None, max(1, len(x) // count))
         return x[spread][:count], y[spread][:count]
-    rows = collate([dataset[i] for i in range(min(len(dataset), count))])
+    first = range(min(len(dataset), count))
+    rows = collate(
+        dataset.__getitems__(first) if hasattr(dataset, "__getitems__") else [dataset[i] for i in first]
+    )
     return rows["input_ids"], rows["shift_labels"]

@@ -34,6 +34,8 @@ def check_consistency(
         )
     if args.curriculum_start_length and not hasattr(train_dataset, "at_length"):
         raise ValueError("curriculum_start_length needs a train_dataset with at_length(n).")
+    if args.curriculum_start_length:  # raises now if the data cannot be that short
+        train_dataset.at_length(min(args.curriculum_start_length, full_length))
     if args.method == "bptt":
         return
     if teacher is None:

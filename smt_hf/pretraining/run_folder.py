@@ -22,6 +22,8 @@ import torch
 from .checkpointing import list_checkpoints, write_atomic
 
 PACKAGES = ("smt-hf", "torch", "transformers", "accelerate", "datasets")
+# What a dataset is judged by says what it is.
+KINDS = {"accuracy": "task", "bits_per_dimension": "image"}
 # What must not change when a run is resumed.
 FIXED = ("method", "model", "teacher", "seed", "data_fingerprint")
 
@@ -95,7 +97,7 @@ def new_record(model, teacher, args, phases, train_dataset) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "state_bytes": 4 * model.config.num_memory_tokens * model.config.hidden_size,
         "dataset": getattr(train_dataset, "name", type(train_dataset).__name__),
-        "data_kind": "task" if getattr(train_dataset, "metric", None) == "accuracy" else "text",
+        "data_kind": KINDS.get(getattr(train_dataset, "metric", ""), "text"),
         "data_fingerprint": getattr(train_dataset, "fingerprint", None),
         "sequence_length": len(train_dataset[0]["input_ids"]),
         "bytes_per_token": getattr(train_dataset, "bytes_per_token", None),

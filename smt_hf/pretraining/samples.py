@@ -11,6 +11,15 @@ from .batching import validation_rows
 # A few lines each: enough to judge the language, and less than a second of work.
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 3, 48, 160
 TEMPERATURE, SEED = 0.8, 0
+# Few, so that every row holds them.
+EXAMPLE_TOKENS = 4
+
+
+def texts_for_card(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> dict[str, Any]:
+    """`samples`, see `sample_texts`, and `prompt`: symbols to try the model with, if it does not read text."""
+    symbols = tokenizer is not None and dataset is not None and not hasattr(dataset, "blocks")
+    prompt = tokenizer.decode(dataset[0]["input_ids"][:EXAMPLE_TOKENS]) if symbols else ""
+    return {"prompt": prompt, "samples": sample_texts(model, tokenizer, dataset)}
 
 
 @torch.no_grad()

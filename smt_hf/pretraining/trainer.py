@@ -26,7 +26,7 @@ from .batching import batches_at_length, validation_rows
 from .checks import check_consistency
 from .objectives import TRAINED, Objective
 from .run_folder import RunFolder, new_record
-from .samples import sample_texts
+from .samples import texts_for_card
 from .teacher import SMTTeacher, hand_over
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
@@ -311,7 +311,7 @@ class SMTPretrainer:
         self.record |= {name: getattr(self, name) for name in ("seconds", "tokens", "sequential_steps")}
         if self.accelerator.is_main_process:
             self.save_model()
-            self.record["samples"] = sample_texts(self.model, self.processing_class, self.eval_dataset)
+            self.record |= texts_for_card(self.model, self.processing_class, self.eval_dataset)
             self.folder.write_record(self.record)
             write_card(self.folder.path, self.record)
             if self.args.push_to_hub and self.args.hub_model_id:

@@ -293,8 +293,9 @@ def test_evaluate_for_people_says_the_same(text_run, corpus, capsys):
 
 def test_evaluate_on_a_task_reports_accuracy_at_the_trained_length(task_run, capsys):
     result = evaluate(capsys, task_run, "--dataset", "retrieval")
-    assert set(result) == {"accuracy", "tokens", "state_bytes", "parameters"}
+    assert set(result) == {"accuracy", "chance", "tokens", "by_length", "state_bytes", "parameters"}
     assert result["tokens"] == 1024  # every row of validation, one answer each
+    assert result["by_length"] == {"24": result["accuracy"]} and result["chance"] == 0.125
     record = json.loads((task_run / "run.json").read_text())
     assert record["sequence_length"] == 24
     rows = RetrievalTask(24, split="validation").__getitems__(range(1024))
@@ -307,6 +308,24 @@ def test_evaluate_on_a_task_reports_accuracy_at_the_trained_length(task_run, cap
 def test_evaluate_on_a_task_at_another_length(task_run, capsys):
     longer = evaluate(capsys, task_run, "--dataset", "retrieval", "--sequence-length", 60, "--max-tokens", 50)
     assert longer["tokens"] == 50
+    several = evaluate(capsys, task_run, "--lengths", 60, 8, "--max-tokens", 50)
+    assert list(several["by_length"]) == ["24", "60", "8"]
+    assert several["by_length"]["60"] == longer["accuracy"]
+
+
+def test_evaluate_reads_the_data_of_the_run_unless_told_otherwise(text_run, corpus, capsys):
+    own = evaluate(capsys, text_run)
+    assert own == evaluate(capsys, text_run, "--dataset", corpus)
+    assert evaluate(capsys, text_run, "--max-corpus-bytes", 9000)["tokens"] < own["tokens"]
+
+
+def test_evaluate_prints_a_line_for_each_length(task_run, capsys):
+    result = evaluate(capsys, task_run, "--lengths", 48)
+    assert main(["evaluate", str(task_run), "--lengths", "48"]) == 0
+    out = capsys.readouterr().out
+    for length, accuracy in result["by_length"].items():
+        assert f"{length} tokens: {accuracy:.4f}" in out
+    assert "chance 0.125" in out and "retrieval" in out
 
 
 # ---------------------------------------------------------------- generate

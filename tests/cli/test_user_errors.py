@@ -81,6 +81,10 @@ PRETRAIN = {
     "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_bytes", "0"]),
     "a push to nowhere": (["--push-to-hub"], ["hub_model_id"]),
     "an unknown tracker": (["--report-to", "paper-and-pen"], ["paper-and-pen"]),
+    "a curriculum that starts below the task": (
+        ["--dataset", "modular", "--curriculum-start-length", "4"],
+        ["sequence_length of at least 5", "it is 4"],
+    ),
     "resuming nothing": (["--resume"], ["no run to resume"]),
 }
 
@@ -170,6 +174,8 @@ EVALUATE = {
     "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'"]),
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'"]),
     "a task too short": (["--dataset", "retrieval", "--sequence-length", "2"], ["sequence_length", "2"]),
+    "a size that the task lacks": (["--dataset", "copy:size=2"], ["'copy'", "'size'", "num_values"]),
+    "lengths of a text": (["--lengths", "32"], ["--lengths", "lines.txt", "--horizon"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'"]),
 }
 
@@ -186,6 +192,18 @@ def test_evaluate_refuses(case, tmp_path, model, corpus, capfd, monkeypatch):
 
 def test_evaluate_refuses_a_text_that_the_models_symbols_cannot_spell(task_model, corpus, capfd):
     assert str(task_model) in refused(capfd, ["evaluate", task_model, "--dataset", corpus])
+
+
+@pytest.mark.parametrize("name", ["copy", "retrieval:num_values=4"])
+def test_evaluate_refuses_a_task_of_other_symbols(task_model, capfd, name):
+    """Fewer ids than the model knows, so they would all be read, and mean something else."""
+    line = refused(capfd, ["evaluate", task_model, "--dataset", name])
+    assert repr(name) in line and str(task_model) in line and "own task" in line
+
+
+def test_evaluate_refuses_a_length_that_the_task_cannot_have(task_model, capfd):
+    line = refused(capfd, ["evaluate", task_model, "--dataset", "retrieval", "--lengths", 32, 3])
+    assert "at least 4" in line and "it is 3" in line
 
 
 def test_evaluate_refuses_token_ids_outside_the_vocabulary(tmp_path, corpus, capfd):

@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf.data.tasks import make_task
 from smt_hf.evaluation import free_running
-from smt_hf.evaluation.free_running import doubling_timesteps, drift, evaluate_rows, horizon_edges
+from smt_hf.evaluation.free_running import (
+    doubling_timesteps,
+    drift,
+    evaluate_lengths,
+    evaluate_rows,
+    horizon_edges,
+)
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig, hand_over
 
 SHARED = dict(
@@ -167,3 +174,19 @@ def test_drift_is_zero_where_the_cell_gives_the_teachers_labels(monkeypatch):
     assert [point["drift"] for point in drift(model, teacher, x, [0, 3, 7])] == pytest.approx(
         [0, 0, 0], abs=1e-10
     )
+
+
+def test_a_task_is_judged_at_each_length_on_as_many_whole_rows_as_the_answers_allow():
+    model, task = tiny_model(), make_task("copy", 10, "validation")
+    metrics = evaluate_lengths(model, task, [10, 33], max_targets=100)
+    assert list(metrics) == [10, 33]
+    for length, answers in ((10, 5), (33, 16)):
+        assert metrics[length]["targets"] == 100 // answers * answers
+        rows = make_task("copy", length, "validation").__getitems__(range(100 // answers))
+        assert_summary(metrics[length], slow_judgements(model, rows["input_ids"], rows["shift_labels"]))
+
+
+def test_a_length_that_cannot_be_is_refused_before_any_is_measured(monkeypatch):
+    monkeypatch.setattr(free_running, "evaluate_rows", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ValueError, match="at least 2"):
+        evaluate_lengths(tiny_model(), make_task("copy", 10, "validation"), [10, 1])

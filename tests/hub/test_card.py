@@ -55,6 +55,7 @@ TASK = {
     "data_kind": "task",
     "bytes_per_token": None,
     "sequence_length": 64,
+    "prompt": "n0 <|marker|> 5 n2",
     "final": {"loss": 0.01, "accuracy": 0.9961, "targets": 1024, "by_horizon": []},
 }
 
@@ -114,7 +115,7 @@ def test_the_state_stays_while_the_cache_of_a_transformer_grows(tmp_path):
 
 def test_a_task_reports_its_accuracy_and_length(tmp_path):
     text = card(tmp_path, **TASK).text
-    assert "Accuracy 0.9961 on 1,024 unseen sequences of length 64" in text
+    assert "Accuracy 0.9961 on 1,024 answers in unseen sequences of length 64" in text
     assert "bits per byte" not in text
 
 
@@ -221,7 +222,7 @@ def test_the_snippets_of_a_task_speak_its_symbols(tmp_path, monkeypatch, capsys)
     scope: dict[str, Any] = {}
     for snippet in python_of(text):
         exec(compile(snippet, "card", "exec"), scope)
-    assert "n0 n1 <|marker|> 5 n2 <|query|> " in capsys.readouterr().out
+    assert "n0 <|marker|> 5 n2 " in capsys.readouterr().out
 
 
 def test_writing_again_replaces_the_card(tmp_path):

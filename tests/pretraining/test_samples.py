@@ -4,7 +4,8 @@ import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.data import byte_tokenizer, load_windows
-from smt_hf.pretraining.samples import PROMPT_TOKENS, SAMPLES, sample_texts
+from smt_hf.data.tasks import make_task
+from smt_hf.pretraining.samples import PROMPT_TOKENS, SAMPLES, sample_texts, texts_for_card
 
 
 def tiny_model(vocab_size: int) -> SMTForCausalLM:
@@ -36,3 +37,11 @@ def test_samples_continue_validation_text_and_leave_no_trace(tmp_path):
 def test_there_are_none_of_a_task_or_without_a_tokenizer():
     model = tiny_model(20)
     assert sample_texts(model, None, None) == [] and sample_texts(model, byte_tokenizer(), [{}]) == []
+
+
+def test_a_task_gives_a_prompt_in_its_own_symbols_and_text_gives_none():
+    task = make_task("recall", 24, "validation")
+    texts = texts_for_card(tiny_model(task.vocab_size), task.tokenizer(), task)
+    assert texts["samples"] == []
+    assert task.tokenizer()(texts["prompt"])["input_ids"] == task[0]["input_ids"][:4].tolist()
+    assert texts_for_card(tiny_model(20), None, None) == {"prompt": "", "samples": []}
