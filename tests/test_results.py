@@ -1,12 +1,18 @@
 """The figures in the documents are those of the stored results."""
 
 import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.evaluation.comparison import equal_budget_table, read_runs, short
 from smt_hf.evaluation.metrics import bits_per_byte
+from smt_hf.pretraining.presets import PRESETS
+from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -77,3 +83,52 @@ def test_stored_records_name_no_path_of_a_machine():
         record = record_of(name)
         assert not Path(record["output_dir"]).is_absolute()
         assert not any(word.startswith("/") for word in record["command"])
+
+
+def test_the_figures_of_scaling_are_the_stored_ones():
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    rows = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["rows"]
+
+    def speed(method: str, processes: int, threads: int) -> float:
+        wanted = {"method": method, "processes": processes, "threads": threads}
+        return statistics.median(row["tokens_per_second"] for row in rows if wanted.items() <= row.items())
+
+    for method, name in (("smt", "SMT → DMT"), ("bptt", "BPTT")):
+        one, threads, two = speed(method, 1, 1), speed(method, 1, 2), speed(method, 2, 1)
+        assert f"| {name} | {one:,.0f} | {threads:,.0f} | {two:,.0f} | {two / one / 2:.2f} |" in text
+        curves = [row["readout_loss"] for row in rows if row["method"] == method]
+        gap = max(abs(a - b) for curve in curves for a, b in zip(curve, curves[0], strict=True))
+        assert (f"{gap:.1e}" if method == "smt" else f"{gap:.3f}") in text
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_arithmetic_of_scaling_is_that_of_the_models():
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    large: dict[str, Any] = dict(
+        hidden_size=2048, num_memory_tokens=16, num_readout_layers=4, num_attention_heads=16,
+        num_hidden_layers=16, vocab_size=50257,
+    )  # fmt: skip
+    sizes = []
+    for fields in (dict(PRESETS["paper"].model, num_hidden_layers=8), large):
+        with torch.device("meta"):
+            model = SMTForCausalLM(SMTConfig(cell="transformer", **fields))
+            teacher = SMTTeacher(SMTTeacherConfig(**fields))
+        labels = count(teacher)
+        cell, embedding = (count(part) for part in (model.model.cell, model.model.embed_tokens))
+        trained = cell + embedding + labels
+        rest = count(model) - cell - embedding
+        sizes.append((count(model), cell, labels, trained, 16 * trained + 4 * rest, 2 * 7 / 8 * 4 * trained))
+    lines = text.splitlines()
+    for column, name in enumerate(
+        ["parameters of the model", "of them in the cell", "parameters of the teacher", "trained by SMT"]
+    ):
+        (line,) = (line for line in lines if line.startswith(f"| {name}"))
+        small, big = (row[column] for row in sizes)
+        assert line.endswith(f"| {small / 1e6:.1f} M | {big / 1e6:,.0f} M |")
+    (held,) = (line for line in lines if line.startswith("| bytes a device"))
+    assert held.endswith(f"| {sizes[0][4] / 1e9:.2f} GB | {sizes[1][4] / 1e9:.0f} GB |")
+    (sent,) = (line for line in lines if line.startswith("| sent a device"))
+    assert sent.endswith(f"| {sizes[0][5] / 1e9:.2f} GB | {sizes[1][5] / 1e9:.1f} GB |")
