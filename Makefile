@@ -9,10 +9,10 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint
+.PHONY: help quickstart test test-ecosystem lint
 
 help:  ## show this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1 | /' | column -t -s '|'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 | /' | column -t -s '|'
 
 quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and generate
 	@echo "quickstart: pretraining into $(QUICKSTART_DIR)"
@@ -21,6 +21,10 @@ quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and g
 test: lint  ## lint, then run the tests
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-ecosystem: .venv/installed-ecosystem  ## the tests with trl, peft, lm-eval, openai, torchao, onnxruntime
+	@echo "test-ecosystem: pytest"
+	@$(BIN)/python -m pytest -m ecosystem $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check formatting, lint rules and types
 	@echo "lint: ruff format, ruff check, mypy"
@@ -33,4 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[dev,report,trackers]'
+	@touch $@
+
+.venv/installed-ecosystem: $(STAMP)
+	@echo "venv: adding the extra 'ecosystem'"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
 	@touch $@

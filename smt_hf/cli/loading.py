@@ -38,6 +38,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", help="module:Class of the model's cell, if it is one of your own")
 
 
+def check_model_path(model: str) -> None:
+    """Raise a ValueError for a folder without weights, and for what is neither a folder nor a repository."""
+    path = Path(model)
+    if path.is_dir() and not (path / "model.safetensors").is_file() and not any(path.glob("*.index.json")):
+        unfinished = " (the run in it is not finished)" if (path / "run.json").is_file() else ""
+        raise ValueError(f"folder {model} holds no model.safetensors{unfinished}; give a finished run.")
+    if not path.exists() and (model.count("/") != 1 or model.startswith((".", "/"))):
+        raise ValueError(f"model folder {model} does not exist; give a run folder or a Hub repository.")
+
+
 def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer). Weights come from safetensors only."""
     import torch
@@ -47,12 +57,7 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
 
     if args.cell:
         use_cell(args.cell)
-    path = Path(args.model)
-    if path.is_dir() and not (path / "model.safetensors").is_file() and not any(path.glob("*.index.json")):
-        unfinished = " (the run in it is not finished)" if (path / "run.json").is_file() else ""
-        raise ValueError(f"folder {args.model} holds no model.safetensors{unfinished}; give a finished run.")
-    if not path.exists() and (args.model.count("/") != 1 or args.model.startswith((".", "/"))):
-        raise ValueError(f"model folder {args.model} does not exist; give a run folder or a Hub repository.")
+    check_model_path(args.model)
     try:
         model = SMTForCausalLM.from_pretrained(args.model, use_safetensors=True)
     except OSError as error:

@@ -237,7 +237,7 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
         given = input_ids.shape[1] if embeds is None else embeds.shape[1]
         seen = tokens_read_twice(given, generation_config, model_kwargs)
         # Fewer than the state has read: `generate` would cut them all off the front, or wrong ones.
-        if given <= seen:
+        if seen > 0 and given <= seen:
             raise ValueError(
                 f"the state has read {seen} token(s), the input has {given}; pass the whole text, or only its "
                 f"{given} new token(s) with an attention_mask of {seen + given} columns."

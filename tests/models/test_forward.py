@@ -5,7 +5,17 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import BUILT_IN_CELLS, VOCAB, is_one_sentence, memory_of, pad, random_ids, rms_norm, tiny_model
+from tiny_models import (
+    BUILT_IN_CELLS,
+    VOCAB,
+    generate,
+    is_one_sentence,
+    memory_of,
+    pad,
+    random_ids,
+    rms_norm,
+    tiny_model,
+)
 
 from smt_hf import SMTForCausalLM
 
@@ -221,6 +231,8 @@ def test_neither_or_both_kinds_of_input_is_an_error(arguments):
 
 
 def test_an_empty_input_is_an_error():
-    with pytest.raises(ValueError, match="no tokens") as error:
-        tiny_model()(torch.zeros(1, 0, dtype=torch.long))
-    assert is_one_sentence(error.value)
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    for call in (tiny_model(), lambda ids: generate(tiny_model(), ids, max_new_tokens=2)):
+        with pytest.raises(ValueError, match="no tokens") as error:
+            call(nothing)
+        assert is_one_sentence(error.value)

@@ -1,0 +1,39 @@
+"""What `smt-hf serve` refuses before it loads anything. tests/ecosystem/test_serve.py serves for real."""
+
+import sys
+
+import pytest
+from tiny_commands import one_line
+
+from smt_hf.cli import main
+from smt_hf.cli.serve import NEEDED
+
+
+@pytest.fixture
+def packages_that_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they were installed: what is refused here comes before any of them is imported."""
+    monkeypatch.setattr("smt_hf.cli.serve.find_spec", lambda name: object())
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main(["serve", *map(str, words)]) == 2
+    return one_line(capfd.readouterr().err)
+
+
+def test_without_its_packages_it_names_the_extra(capfd, monkeypatch, tmp_path):
+    for name in NEEDED:
+        monkeypatch.setitem(sys.modules, name, None)
+    error = refused(capfd, tmp_path)
+    assert "fastapi, openai, pydantic, uvicorn; run: pip install 'smt-hf[serve]'." in error
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_port_that_does_not_exist(capfd, tmp_path, port):
+    assert f"--port is {port}; it must be between 1 and 65535." in refused(capfd, tmp_path, "--port", port)
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+def test_a_folder_without_a_model(capfd, tmp_path):
+    assert f"{tmp_path} holds no model.safetensors" in refused(capfd, tmp_path)
+    assert "nowhere/at/all does not exist" in refused(capfd, "nowhere/at/all")
