@@ -58,7 +58,7 @@ output = model.generate(more, attention_mask=seen, past_key_values=state, max_ne
 print(tokenizer.decode(output[0]))
 ```
 
-Fine-tune, by backpropagation through time:
+Fine-tune, by backpropagation through time (`Trainer` needs `accelerate`):
 
 ```python
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
