@@ -18,7 +18,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"models", "data"},
     "hub": {"models"},
     "pretraining": {"models", "data", "evaluation", "hub"},
-    "cli": {"models", "data", "evaluation", "hub", "pretraining"},
+    "experiments": {"evaluation", "pretraining"},
+    "cli": {"models", "data", "evaluation", "hub", "pretraining", "experiments"},
     "__init__": {"models", "data", "evaluation", "hub", "pretraining"},
 }
 

@@ -1,4 +1,4 @@
-"""smt-hf: pretrain, evaluate, generate, serve, compare, push and quickstart from the command line.
+"""smt-hf: everything from the command line; COMMANDS lists what there is.
 
 Every command is a module with `add_arguments(parser)` and `run(args)`; heavy imports stay inside `run`,
 so that --help answers at once. An error that a user can cause is a ValueError or OSError: it is printed
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import compare, evaluate, generate, pretrain, push, quickstart, serve
+from . import compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
 
 COMMANDS = {
     "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
@@ -18,6 +18,8 @@ COMMANDS = {
     "generate": (generate, "continue a prompt"),
     "serve": (serve, "answer completions and chats on an OpenAI-compatible API"),
     "compare": (compare, "tabulate and plot finished runs side by side"),
+    "experiment": (experiment, "run SMT and BPTT on one question, and tabulate what they find"),
+    "report": (report, "print and draw the results of experiments"),
     "push": (push, "upload a finished run to the Hub"),
     "quickstart": (quickstart, "pretrain several cells on text and one on retrieval, and compare"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .metrics import bits_per_byte
+from .metrics import METRICS, bits_per_byte
 
 # Okabe & Ito's palette, told apart by colour-blind eyes and in grey; the method is the line style.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -42,7 +42,7 @@ def read_runs(folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def value(metrics: dict[str, Any], run: dict[str, Any]) -> float:
-    """The one figure of an evaluation: bits per byte, or accuracy for a task."""
+    """The one figure of an evaluation: bits per byte or per dimension, or accuracy for a task."""
     if run["data_kind"] == "task":
         return metrics["accuracy"]
     return bits_per_byte(metrics["loss"], run["bytes_per_token"])
@@ -55,19 +55,19 @@ def comparison_tables(runs: list[dict[str, Any]]) -> list[Table]:
     had to wait for one another.
     """
     tables = []
-    for kind in ("text", "task"):
+    for kind, metric in METRICS.items():
         chosen = [run for run in runs if run["data_kind"] == kind]
         if not chosen:
             continue
         names = " and ".join(sorted({run["dataset"] for run in chosen}))
-        what = "bits per byte by horizon" if kind == "text" else "accuracy at the trained length"
+        what = metric.replace("_", " ") + (" at the trained length" if kind == "task" else " by horizon")
         table = Table(title=f"{names}: {what}, free-running from a cold start", title_justify="left", **COMPACT)
         table.add_column("cell", overflow="fold")  # gives way, so that every figure stays whole
         table.add_column("method", no_wrap=True)
         for name in ("param.", *buckets(chosen, kind), "bytes", "s", "seq."):
             table.add_column(name, justify="right", no_wrap=True)
         for run in chosen:
-            if kind == "text":
+            if kind != "task":
                 final = {
                     f"–{part['end']}": bits_per_byte(part["loss"], run["bytes_per_token"])
                     for part in run["final"]["by_horizon"]
@@ -189,8 +189,7 @@ def plot_learning_curves(runs: list[dict[str, Any]], path: Path) -> None:
                 axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.xaxis.set_major_formatter(EngFormatter())
                 axis.xaxis.set_minor_formatter(NullFormatter())
-        task = chosen[0]["data_kind"] == "task"
-        row[0].set_ylabel(f"{dataset}: " + ("accuracy" if task else "bits per byte"))
+        row[0].set_ylabel(f"{dataset}: {METRICS[chosen[0]['data_kind']].replace('_', ' ')}")
         row[0].legend(fontsize=8)
     figure.suptitle("Free-running from a cold start while training")
     path.parent.mkdir(parents=True, exist_ok=True)

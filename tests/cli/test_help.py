@@ -23,7 +23,7 @@ def test_help_lists_every_flag_with_a_text(command, capsys):
     assert stop.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     actions = parser_of(command)._actions
-    assert len(actions) > 2
+    assert len(actions) >= 2  # --help, and at least what to work on
     for action in actions:
         names = action.option_strings or [str(action.metavar or action.dest)]
         assert all(name in shown for name in names), names

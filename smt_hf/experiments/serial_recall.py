@@ -1,0 +1,9 @@
+"""Recency and primacy: the last symbols of a list, or the first. What does the memory let go of?"""
+
+from .recipe import Length, Recipe
+
+# Four symbols and their cue need 8 tokens at least.
+LENGTHS = {32: Length(4, {"batch-size": 64, "curriculum-start-length": 8, "rollout-length": 31})}
+
+RECENCY = Recipe(about="say the last 4 symbols of a list", dataset="recency", lengths=LENGTHS)
+PRIMACY = Recipe(about="say the first 4 symbols of a list", dataset="primacy", lengths=LENGTHS)

@@ -1,0 +1,209 @@
+# Keyword dictionaries of mixed values.
+# mypy: disable-error-code="arg-type"
+"""experiment and report: the runs in turn, none of them twice, and everything told by the results table."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_commands import one_line
+
+from smt_hf.cli import experiment, main, pretrain
+from smt_hf.experiments import EXPERIMENTS, Recipe
+from smt_hf.experiments.recipe import Length
+from smt_hf.experiments.results import read_results
+from smt_hf.pretraining.trainer import Interrupted, NonFiniteLossError
+
+TINY = Recipe(
+    about="a recipe of seconds",
+    dataset="copy:num_values=4",
+    lengths={8: Length(0.005)},
+    cells=("gru",),
+    arguments={
+        "preset": "tiny",
+        "num-evaluations": 2,
+        "logging-steps": 1,
+        "rollout-length": 7,
+        "curriculum-start-length": 4,
+    },
+    smt={},
+    bptt_learning_rates=(1e-3, 1e-2),
+    tested=(1, 2),
+)
+NAMES = ["gru-8-smt-seed0", "gru-8-bptt-0.001-seed0", "gru-8-bptt-0.01-seed0"]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def run(folder: Path, *words: object) -> int:
+    return main(["experiment", "tiny", "--output-dir", str(folder), *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiments") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXPERIMENTS, "tiny", TINY)
+        assert run(folder) == 0
+    return folder
+
+
+def test_the_table_holds_every_run_at_every_length_as_evaluate_measures_it(done, capsys):
+    rows = read_results(done / "results.csv")
+    assert [(row["run"], row["length_tested"]) for row in rows] == [(n, t) for n in NAMES for t in (8, 16)]
+    assert {row["learning_rate"] for row in rows if row["method"] == "bptt"} == {1e-3, 1e-2}
+    assert {row["task"] for row in rows} == {"copy:num_values=4"} and rows[0]["chance"] == 0.25
+    capsys.readouterr()
+    assert main(["evaluate", str(done / NAMES[0]), "--lengths", "16", "--json"]) == 0
+    by_length = json.loads(capsys.readouterr().out)["by_length"]
+    assert by_length == {str(row["length_tested"]): row["value"] for row in rows[:2]}
+
+
+def test_each_row_says_how_to_make_its_run(done):
+    for row in read_results(done / "results.csv"):
+        record = json.loads((done / row["run"] / "run.json").read_text())
+        assert row["command"].split() == record["command"] and row["command"].startswith("smt-hf pretrain ")
+        assert row["commit"] == record["git_commit"]
+        assert (row["tokens"], row["sequential_steps"]) == (record["tokens"], record["sequential_steps"])
+
+
+def test_what_is_finished_is_not_run_again_and_all_is_printed(done, capsys, monkeypatch):
+    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
+    before = (done / "results.csv").read_text()
+    capsys.readouterr()
+    assert run(done) == 0
+    out = capsys.readouterr().out
+    assert (done / "results.csv").read_text() == before
+    assert max(map(len, out[out.index("tiny trained at 8") :].splitlines())) <= 80
+    for row in read_results(done / "results.csv"):
+        assert f"{row['value']:.3f}" in out
+    assert "at equal budgets" in out and (done / "tiny.png").is_file()
+
+
+def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
+    before = (done / "results.csv").read_text()
+    (done / "results.csv").unlink()
+    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
+    assert run(done) == 0
+    assert (done / "results.csv").read_text() == before
+
+
+def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    asked = []
+    train = pretrain.train
+
+    def stop_at_the_second(args):
+        asked.append((Path(args.output_dir).name, args.resume))
+        if len(asked) == 2:
+            folder = Path(args.output_dir)
+            folder.mkdir(parents=True)
+            record = {"status": "running", "command": ["smt-hf", *args.words]}
+            (folder / "run.json").write_text(json.dumps(record))
+            raise Interrupted("a checkpoint")
+        if args.resume:  # what a resumed run would do with a real checkpoint is tested elsewhere
+            (Path(args.output_dir) / "run.json").unlink()
+            args.resume = False
+        train(args)
+
+    monkeypatch.setattr(pretrain, "train", stop_at_the_second)
+    assert run(tmp_path / "e") == 130
+    assert "same command goes on" in capsys.readouterr().out
+    assert {row["run"] for row in read_results(tmp_path / "e" / "results.csv")} == {NAMES[0]}
+    assert run(tmp_path / "e") == 0
+    assert asked == [(NAMES[0], False), (NAMES[1], False), (NAMES[1], True), (NAMES[2], False)]
+    assert list(dict.fromkeys(row["run"] for row in read_results(tmp_path / "e" / "results.csv"))) == NAMES
+
+
+def test_a_run_that_diverges_does_not_end_the_experiment(tmp_path, monkeypatch, capsys):
+    train = pretrain.train
+
+    def diverge_once(args):
+        if "0.01" in Path(args.output_dir).name:
+            raise NonFiniteLossError("the loss is not finite at step 3.")
+        train(args)
+
+    monkeypatch.setattr(pretrain, "train", diverge_once)
+    assert run(tmp_path / "e") == 0
+    assert f"{NAMES[2]} diverged and gives no result" in capsys.readouterr().out
+    assert {row["run"] for row in read_results(tmp_path / "e" / "results.csv")} == set(NAMES[:2])
+
+
+def refused(capfd: pytest.CaptureFixture[str], folder: Path, *words: object) -> str:
+    capfd.readouterr()
+    assert run(folder, *words) == 2
+    return one_line(capfd.readouterr().err)
+
+
+def test_other_arguments_in_the_same_folder_are_refused(done, capfd):
+    line = refused(capfd, done, "--set", "hidden-size=16")
+    assert str(done / NAMES[0]) in line and "--hidden-size 16" in line and "--output-dir" in line
+    line = refused(capfd, done, "--max-minutes", 3)
+    assert "0.005" in line and "now 3" in line
+
+
+def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    assert "another version" in refused(capfd, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--set", "hidden-size"], ["--set hidden-size", "NAME=VALUE"]),
+        (["--set", "seed=1", "seed=2"], ["each name once"]),
+        (["--cells", "gruu"], ["'gruu'", "lstm"]),
+    ],
+)
+def test_wrong_words_are_refused(tmp_path, capfd, words, named):
+    line = refused(capfd, tmp_path / "e", *words)
+    assert [text for text in named if text not in line] == [], line
+    assert not (tmp_path / "e").exists()
+
+
+def test_an_unknown_experiment_lists_what_there_is(capfd):
+    assert main(["experiment", "retreival"]) == 2
+    line = one_line(capfd.readouterr().err)
+    assert "'retreival'" in line and "retrieval, copy" in line
+
+
+def test_an_unknown_argument_of_pretrain_is_refused_before_any_run(tmp_path, capfd):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "e", "--set", "hiden-size=3")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "--hiden-size" in line
+    assert not (tmp_path / "e").exists()
+
+
+def test_report_draws_from_the_table_alone(done, tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.csv").write_bytes((done / "results.csv").read_bytes())
+    assert main(["report", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("tiny trained at 8") == 2
+    assert (tmp_path / "one" / "tiny.png").is_file() and (tmp_path / "two" / "tiny.png").is_file()
+
+
+def test_report_refuses_a_folder_without_results(tmp_path, capfd):
+    assert main(["report", str(tmp_path)]) == 2
+    assert str(tmp_path) in one_line(capfd.readouterr().err)
+
+
+def test_the_help_lists_every_experiment(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name}: " in shown for name in EXPERIMENTS)
+
+
+def test_recipes_run_under_their_own_arguments():
+    """What the command adds must not be a recipe's: argparse would silently take the later one."""
+    for recipe in EXPERIMENTS.values():
+        lengths = [own.arguments for own in recipe.lengths.values()]
+        for arguments in (recipe.arguments, recipe.smt, recipe.bptt, *lengths):
+            assert not experiment.RUNNING.keys() & arguments.keys()

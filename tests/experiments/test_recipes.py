@@ -1,0 +1,107 @@
+"""Recipes: fair between the methods, small enough for one core, and made of arguments that exist."""
+
+import importlib.util
+
+import pytest
+
+from smt_hf.cli import build_parser
+from smt_hf.cli.pretrain import build
+from smt_hf.data.tasks import is_task, make_task
+from smt_hf.experiments import EXPERIMENTS, plan
+from smt_hf.experiments.recipe import Length, Recipe
+
+# Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
+OWN = {"method", "learning_rate", "dmt_learning_rate", "dmt_fraction", "num_labels", "output_dir", "words"}
+needs_sklearn = pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="needs scikit-learn")
+
+
+def parsed(name: str, **chosen) -> list:
+    runs = plan(EXPERIMENTS[name], **chosen)
+    return [build_parser().parse_args(["pretrain", *run.words, "--output-dir", run.name]) for run in runs]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_both_methods_get_the_same_data_model_budget_and_curriculum(name):
+    for length in EXPERIMENTS[name].lengths:
+        runs = parsed(name, lengths=[length])
+        for cell in EXPERIMENTS[name].cells:
+            smt, *bptt = (vars(run) for run in runs if run.cell == cell)
+            assert smt["method"] == "smt" and {one["method"] for one in bptt} == {"bptt"}
+            own = OWN | ({"sequence_length"} if name == "text" else set())
+            for one in bptt:
+                assert {key for key in smt if smt[key] != one[key]} <= own
+            assert len({one["learning_rate"] for one in bptt}) == len(bptt) >= 3
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_run_takes_more_than_fifteen_minutes(name):
+    assert all(run.max_minutes <= 15 for run in parsed(name, lengths=list(EXPERIMENTS[name].lengths)))
+
+
+def test_what_runs_unless_more_is_asked_for_gives_retrieval_in_minutes():
+    assert sum(run.max_minutes for run in parsed("retrieval")) <= 20
+    assert {run.sequence_length for run in parsed("retrieval")} == {64}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[needs_sklearn] * (n == "digits")) for n in EXPERIMENTS]
+)
+def test_every_run_could_start(name, tmp_path, monkeypatch):
+    """All that is checked before the first step: sizes, rollouts that fit, curricula the task can have."""
+    monkeypatch.chdir(tmp_path)
+    # Any text will do, and python-docs takes seconds to read.
+    (tmp_path / "text.txt").write_text("".join(f"line {i} of a text\n" for i in range(5000)))
+    changes = {"dataset": "text.txt"} if name == "text" else {}
+    for length in EXPERIMENTS[name].lengths:
+        for run in parsed(name, lengths=[length], cells=["gru"], learning_rates=[1e-3], changes=changes):
+            run.words = []
+            build(run)
+
+
+@pytest.mark.parametrize("name", [n for n, recipe in EXPERIMENTS.items() if is_task(recipe.dataset)])
+def test_tasks_are_tested_at_lengths_that_they_can_have(name):
+    recipe = EXPERIMENTS[name]
+    for length in recipe.lengths:
+        for run in plan(recipe, lengths=[length], cells=["gru"]):
+            assert run.tested[0] == length == run.length
+            for tested in run.tested:
+                make_task(recipe.dataset, tested)
+
+
+RECIPE = Recipe(
+    about="a plan to look at",
+    dataset="copy",
+    lengths={8: Length(1), 32: Length(3, {"batch-size": 7})},
+    arguments={"hidden-size": 32},
+    smt={"num-labels": 4},
+    bptt_learning_rates=(1e-3, 1e-2),
+)
+
+
+def test_a_plan_is_the_product_of_lengths_cells_seeds_and_rates():
+    runs = plan(RECIPE, lengths=[8, 32], cells=["gru", "my_cells:Leaky"], seeds=[0, 5])
+    assert len(runs) == len({run.name for run in runs}) == 2 * 2 * 2 * 3
+    assert [run.name for run in plan(RECIPE, cells=["gru"])] == [
+        "gru-8-smt-seed0",
+        "gru-8-bptt-0.001-seed0",
+        "gru-8-bptt-0.01-seed0",
+    ]
+    assert not any(":" in run.name for run in runs)  # a folder's name on any system
+
+
+def test_what_the_user_sets_wins_over_the_recipe():
+    smt, bptt = plan(
+        RECIPE, lengths=[32], cells=["gru"], max_minutes=90, learning_rates=[0.5],
+        changes={"hidden-size": "256", "num-labels": "2"},
+    )  # fmt: skip
+    for run in (smt, bptt):
+        assert run.arguments["hidden-size"] == "256" and run.arguments["max-minutes"] == 90
+        assert run.arguments["num-labels"] == "2" and run.arguments["batch-size"] == 7
+    assert bptt.arguments["learning-rate"] == 0.5 and "learning-rate" not in smt.arguments
+    assert smt.tested == [32, 64, 128]
+
+
+def test_a_length_that_the_recipe_does_not_know_takes_what_its_longest_needs():
+    (run, *_) = plan(RECIPE, lengths=[500])
+    assert (run.arguments["sequence-length"], run.arguments["batch-size"]) == (500, 7)
+    assert run.arguments["max-minutes"] == 3
