@@ -80,19 +80,3 @@ def batches_at_length(
         num_workers=args.dataloader_num_workers,
     )
     return iter(loader)
-
-
-def validation_rows(dataset: Any, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(input_ids, shift_labels) of the same `count` rows every time.
-
-    Of a text, blocks of `horizon` tokens from all over it; of other datasets, the first rows.
-    """
-    if hasattr(dataset, "blocks"):
-        x, y = dataset.blocks(horizon)
-        spread = slice(None, None, max(1, len(x) // count))
-        return x[spread][:count], y[spread][:count]
-    first = range(min(len(dataset), count))
-    rows = collate(
-        dataset.__getitems__(first) if hasattr(dataset, "__getitems__") else [dataset[i] for i in first]
-    )
-    return rows["input_ids"], rows["shift_labels"]

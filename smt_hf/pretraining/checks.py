@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
 
@@ -11,6 +13,21 @@ from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
 SHARED = "vocab_size hidden_size num_memory_tokens num_readout_layers num_attention_heads intermediate_size"
+# Evaluation and hand-over between phases need whole weights.
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+
+def check_processes(accelerator: Accelerator, args: SMTPretrainingArguments) -> None:
+    """Raise a ValueError for a way to share out the work that training cannot do, or return."""
+    if accelerator.distributed_type in SHARDING:
+        raise ValueError(
+            f"distributed_type is {accelerator.distributed_type.value}; pretraining needs whole weights on "
+            f"every device, so use MULTI_GPU (docs/scaling.md has the arithmetic)."
+        )
+    if args.batch_size % (args.gradient_accumulation_steps * accelerator.num_processes):
+        raise ValueError(
+            f"batch_size {args.batch_size} does not divide over {accelerator.num_processes} processes."
+        )
 
 
 def check_consistency(

@@ -6,7 +6,7 @@ import torch
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
 
-from .batching import validation_rows
+from .validation import validation_rows
 
 # A few lines each: enough to judge the language, and less than a second of work.
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 3, 48, 160

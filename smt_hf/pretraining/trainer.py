@@ -11,29 +11,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, send_to_device
+from accelerate.utils import broadcast, send_to_device
 from torch import nn
 from tqdm.auto import tqdm
 
-from smt_hf.evaluation.free_running import doubling_timesteps, drift, evaluate_rows
 from smt_hf.hub.card import write_card
 from smt_hf.hub.push import check_access, push
 from smt_hf.models.modeling_smt import SMTForCausalLM
 
 from . import checkpointing, schedule
 from .arguments import SMTPretrainingArguments
-from .batching import batches_at_length, validation_rows
-from .checks import check_consistency
+from .batching import batches_at_length
+from .checks import check_consistency, check_processes
 from .objectives import TRAINED, Objective
 from .run_folder import RunFolder, new_record
 from .samples import texts_for_card
 from .teacher import SMTTeacher, hand_over
+from .validation import validate, validation_rows
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
 COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-# Drift needs the teacher's labels too, and its mean settles with few rows.
-DRIFT_ROWS = 16
 
 
 class NonFiniteLossError(RuntimeError):
@@ -82,15 +79,7 @@ class SMTPretrainer:
             log_with=args.trackers or None,
             project_dir=args.output_dir,
         )
-        if self.accelerator.distributed_type in SHARDING:
-            raise ValueError(
-                f"distributed_type is {self.accelerator.distributed_type.value}; pretraining needs whole "
-                f"weights on every device, so use MULTI_GPU (docs/scaling.md has the arithmetic)."
-            )
-        if args.batch_size % (args.gradient_accumulation_steps * self.accelerator.num_processes):
-            raise ValueError(
-                f"batch_size {args.batch_size} does not divide over {self.accelerator.num_processes} processes."
-            )
+        check_processes(self.accelerator, args)
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
         self.phase_index, self._agreed_seconds = 0, 0.0
         self.stop_signal: int | None = None
@@ -245,12 +234,8 @@ class SMTPretrainer:
         if phase.name == "smt":  # the model's readout is still the teacher's
             assert self.teacher is not None
             hand_over(self.teacher, self.model)
-        x, y = validation_rows(self.eval_dataset, self.args.eval_sequences, self.args.eval_horizon)
-        metrics = evaluate_rows(self.model, x, y)
-        if self.teacher is not None:
-            limit = min(x.shape[1], self.teacher.config.context_length)
-            few = x[:DRIFT_ROWS].to(self.accelerator.device)
-            metrics["drift"] = drift(self.model, self.teacher, few, doubling_timesteps(limit))
+        args = self.args
+        metrics = validate(self.model, self.teacher, self.eval_dataset, args.eval_sequences, args.eval_horizon)
         self._log({"phase": phase.name, "progress": self._progress(), "evaluation": metrics})
         return metrics
 
