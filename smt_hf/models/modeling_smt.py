@@ -208,7 +208,12 @@ class SMTModel(SMTPreTrainedModel):
     def read_out(self, memories: torch.Tensor) -> torch.Tensor:
         """memories (…, K, D) → hidden states (…, D), in the dtype of the weights."""
         flat = memories.flatten(0, -3).to(self.readout.norm.weight.dtype)
-        return self.readout(flat).view(*memories.shape[:-2], -1)
+        if not (self.gradient_checkpointing and self.training):
+            return self.readout(flat).view(*memories.shape[:-2], -1)
+        # Else the readout of all timesteps at once would keep far more than the cell does over them.
+        parts = flat.split(CHECKPOINT_CHUNK * memories.shape[0])
+        hidden = [self._gradient_checkpointing_func(self.readout, part) for part in parts]
+        return torch.cat(hidden).view(*memories.shape[:-2], -1)
 
 
 class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):

@@ -143,3 +143,34 @@ def test_a_few_steps_of_training_lower_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+def bytes_kept_for_backward(model: SMTForCausalLM, ids: torch.Tensor) -> int:
+    """Of all tensors that autograd holds at the end of a forward, each storage once."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that its address is not used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(ids, labels=ids).loss
+    assert loss.requires_grad
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("cell", BUILT_IN_CELLS)
+def test_checkpointing_keeps_little_more_than_the_memories_and_truncation_keeps_all(cell, monkeypatch):
+    monkeypatch.setattr(modeling, "CHECKPOINT_CHUNK", 8)
+
+    def per_token(**how) -> float:
+        model = tiny_model(cell, bptt_truncation=how.get("truncation")).train()
+        if how.get("checkpointing"):
+            model.activation_checkpointing_enable()
+        kept = [bytes_kept_for_backward(model, random_ids(2, length)) for length in (32, 96)]
+        return (kept[1] - kept[0]) / 64 / 2
+
+    plain = per_token()
+    assert per_token(checkpointing=True) < plain / 5
+    assert per_token(truncation=8) > 0.9 * plain
