@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "venv: installing the tested versions into .venv (some minutes the first time)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,report,trackers]'
+		-c constraints.txt -e '.[dev,experiments,report,trackers]'
 	@touch $@
 
 .venv/installed-ecosystem: $(STAMP)

@@ -17,10 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--horizon", type=int, default=256, help="tokens read from each cold start (text) [256]"
     )
     parser.add_argument("--lengths", type=int, nargs="+", help="judge a task at these lengths too")
+    parser.add_argument(
+        "--images", metavar="PNG", type=Path,
+        help="of an image model: draw images from nothing, validation images, and their upper halves completed",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    from smt_hf.evaluation.images import draw_images
     from smt_hf.evaluation.metrics import METRICS, describe, report, report_by_length
 
     from .loading import load_model, quiet
@@ -36,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         result = report_by_length(metrics, data.validation.chance)
     else:
         result = report(first, data.kind, data.validation.bytes_per_token)
+    if args.images:
+        draw_images(model, data.validation, args.images)
     parameters = sum(p.numel() for p in model.parameters())
     state_bytes = 4 * model.config.num_memory_tokens * model.config.hidden_size
     if args.json:
@@ -57,7 +64,7 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, 
 
     Without --dataset the data are those that the run was trained on.
     """
-    from smt_hf.data import TokenWindows, is_task, load_data
+    from smt_hf.data import TokenWindows, data_kind, load_data
     from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
     from smt_hf.pretraining.run_folder import read_record
 
@@ -66,25 +73,29 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, 
         own = record.get("data", {"dataset": record.get("dataset")})
         args = argparse.Namespace(**{**vars(args), **own, **given(args, DATA_FLAGS)})
     named = data_arguments(args)
-    task = is_task(named["dataset"])
-    if args.lengths and not task:
+    kind = data_kind(named["dataset"], args.image_column)
+    if args.lengths and kind != "task":
         raise ValueError(f"--lengths are for tasks, and {named['dataset']!r} is none; give --horizon instead.")
-    length = args.horizon
-    if task:  # its rows have one length; a text is cut into blocks
-        length = args.sequence_length or record.get("sequence_length") or args.horizon
+    if args.images and kind != "image":
+        raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
+    length = args.horizon  # a text is cut into blocks; rows of the others have one length
+    if kind != "text":
+        length = (
+            args.sequence_length or record.get("sequence_length") or (args.horizon if kind == "task" else None)
+        )
     data = load_data(named.pop("dataset"), tokenizer, sequence_length=length, **named)
     if data.validation.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"{data.name!r} has {data.validation.vocab_size} token ids but the model knows "
             f"{model.config.vocab_size}; evaluate it on data of its own vocabulary."
         )
-    if task:
+    if kind != "text":
         if data.tokenizer.get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"the symbols of {data.name!r} are not those that {args.model} was trained with; "
-                f"evaluate it on its own task."
+                f"evaluate it on its own task or images."
             )
-        lengths = dict.fromkeys([length, *(args.lengths or [])])
+        lengths = dict.fromkeys([data.validation.sequence_length, *(args.lengths or [])])
         return data, evaluate_lengths(model, data.validation, lengths, args.max_tokens)
     length = min(length, args.max_tokens)
     x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)

@@ -21,7 +21,7 @@ TEACHER_FLAGS = {
     "context_length": "most tokens a memory label sums up, Tc (tasks: the whole sequence)",
     "future_length": "targets a memory label must predict, F (tasks: to the end)",
 }
-DATA_FLAGS = ("dataset", "text_column", "split", "streaming", "max_corpus_bytes")
+DATA_FLAGS = ("dataset", "text_column", "image_column", "grey_levels", "split", "streaming", "max_corpus_bytes")
 TRAINING_GROUPS = {
     "budget": "max_steps max_minutes dmt_fraction",
     "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate weight_decay "
@@ -62,15 +62,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--dataset",
-        help="python-docs, a text file or folder, a `datasets` name, or a task "
+        help="python-docs, digits (images), a text file or folder, a `datasets` name, or a task "
         f"({', '.join(TASKS)}; NAME:size=number sets its sizes) [python-docs]",
     )
     data.add_argument("--sequence-length", type=int, help="tokens of a training sequence; length of a task")
     data.add_argument("--tokenizer", help="byte, or a Hugging Face tokenizer by name or folder [byte]")
     data.add_argument("--text-column", help="column with the text [text]")
+    data.add_argument("--image-column", help="column with images, to be read as grey pixels [none: text]")
+    data.add_argument("--grey-levels", type=int, help="grey levels of an image [17 of digits, else 256]")
     data.add_argument("--split", help="split of a `datasets` name to read [train]")
     data.add_argument("--streaming", action="store_true", default=None, help="stream a large `datasets` name")
-    data.add_argument("--max-corpus-bytes", type=int, help="read no more text than this")
+    data.add_argument("--max-corpus-bytes", type=int, help="read no more text, or pixels, than this")
 
 
 def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def build(args: argparse.Namespace):
     import torch
 
     from smt_hf import SMTConfig, SMTForCausalLM
-    from smt_hf.data import is_task, load_data
+    from smt_hf.data import data_kind, load_data
     from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
     from smt_hf.pretraining.trainer import SMTPretrainer
 
@@ -126,10 +128,12 @@ def build(args: argparse.Namespace):
         raise ValueError(f"--sequence-length is {args.sequence_length}; it must be at least 2.")
     lengths = {**preset.teacher, **given(args, TEACHER_FLAGS)}
     named = data_arguments(args)
-    if is_task(named["dataset"]):
-        length = args.sequence_length or lengths["context_length"]
+    kind = data_kind(named["dataset"], args.image_column)
+    length = args.sequence_length
+    if kind == "task":
+        length = length or lengths["context_length"]
         lengths |= {"context_length": length, "future_length": length}
-    elif args.sequence_length:
+    elif kind == "text" and args.sequence_length:
         room = args.sequence_length - lengths["future_length"]
         if training.method == "smt" and room < 2:
             raise ValueError(
@@ -137,12 +141,14 @@ def build(args: argparse.Namespace):
                 f"{lengths['future_length']} tokens; make it longer, or --future-length shorter."
             )
         lengths["context_length"] = args.context_length or room
-        length = args.sequence_length
-    else:
+    elif kind == "text":
         length = lengths["context_length"] + lengths["future_length"]
     if args.num_encoder_layers is not None:
         lengths["num_hidden_layers"] = args.num_encoder_layers
     data = load_data(named.pop("dataset"), args.tokenizer, sequence_length=length, seed=args.seed, **named)
+    if kind == "image":  # as long as an image, which is known by now
+        length = data.train.sequence_length
+        lengths |= {"context_length": length, "future_length": min(length, lengths["future_length"])}
 
     torch.manual_seed(args.seed)
     tokenizer = data.tokenizer

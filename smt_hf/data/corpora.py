@@ -62,7 +62,8 @@ def read_documents(
     elif path.is_dir() and not _holds_tables(path):
         documents = map(_read_text, _files_below(path, TEXT_SUFFIXES))
     else:
-        documents = _table_documents(name, path, text_column, split, streaming)
+        table = load_table(name, path, text_column, split, streaming, "text_column")
+        documents = _column(name, table, text_column)
     return _not_empty(name, _up_to(documents, max_bytes))
 
 
@@ -183,7 +184,11 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _table_documents(name: str, path: Path, text_column: str, split: str, streaming: bool) -> Iterator[str]:
+def load_table(name: str, path: Path, column: str, split: str, streaming: bool, argument: str) -> Any:
+    """The one column of a table on disk or on the Hub, as `datasets` gives it.
+
+    Raises ValueError for a name that cannot be read, or one without the column, which `argument` chooses.
+    """
     import datasets
 
     where: tuple[str, ...] = (str(path),)
@@ -199,15 +204,17 @@ def _table_documents(name: str, path: Path, text_column: str, split: str, stream
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise ValueError(
             f"{name!r} could not be read ({reason}); give a task ({', '.join(TASKS)}), "
-            f"{PYTHON_DOCS!r}, an existing file or folder, or a datasets name, as 'name' or "
+            f"{PYTHON_DOCS!r}, 'digits', an existing file or folder, or a datasets name, as 'name' or "
             f"'name:config', with a split that it has."
         ) from error
     columns = table.column_names or list(next(iter(table), {}))  # a stream may not know them yet
-    if text_column not in columns:
-        raise ValueError(
-            f"{name!r} has no column {text_column!r}; choose text_column among {', '.join(map(repr, columns))}."
-        )
-    return _column(name, table.select_columns([text_column]), text_column)
+    if column not in columns:
+        images = [key for key, kind in (table.features or {}).items() if isinstance(kind, datasets.Image)]
+        choices = ", ".join(map(repr, columns))
+        if images and argument == "text_column":
+            choices += f", or image_column for {', '.join(map(repr, images))}"
+        raise ValueError(f"{name!r} has no column {column!r}; choose {argument} among {choices}.")
+    return table.select_columns([column])
 
 
 def _column(name: str, rows: Iterable[dict[str, Any]], text_column: str) -> Iterator[str]:

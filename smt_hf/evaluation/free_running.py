@@ -83,7 +83,7 @@ def evaluate_rows(
 def evaluate_lengths(
     model: SMTForCausalLM, task: Any, lengths: Iterable[int], max_targets: int = 65536
 ) -> dict[int, dict[str, Any]]:
-    """Free-running, cold-start metrics (`evaluate_rows`) of a task at each of `lengths`.
+    """Free-running, cold-start metrics (`evaluate_rows`) of a task or of images at each of `lengths`.
 
     Rows are the task's own, in order, as many as have at most `max_targets` answers together, but at
     least one. All lengths are made before anything is measured, so that one that cannot be raises at once.

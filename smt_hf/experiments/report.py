@@ -168,4 +168,4 @@ def draw_panel(axis: Any, length: int, rows: list[Row], cells: list[str]) -> Non
         axis.axvline(length, color=INK, linewidth=1, linestyle=":")
         if rows[0]["chance"] is not None:
             axis.axhline(rows[0]["chance"], color=INK, linewidth=1, linestyle=":")
-            axis.annotate("chance", (tested[-1], rows[0]["chance"]), ha="right", va="bottom", fontsize=9)
+            axis.annotate("chance", (tested[-1], rows[0]["chance"]), ha="right", va="top", fontsize=9)

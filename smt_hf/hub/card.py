@@ -179,7 +179,8 @@ def card_metadata(record: dict[str, Any]) -> Any:
     if record["bytes_per_token"] is None:
         metric, name, value = "accuracy", "accuracy", final.get("accuracy")
     else:
-        metric, name = "bits_per_byte", "bits per byte, free-running from a cold start"
+        metric = "bits_per_dimension" if record["data_kind"] == "image" else "bits_per_byte"
+        name = f"{metric.replace('_', ' ')}, free-running from a cold start"
         value = bits_per_byte(record, final["loss"]) if final else None
     results = []
     if value is not None and math.isfinite(value):
@@ -223,7 +224,8 @@ def results_table(record: dict[str, Any]) -> str:
         f"| {p['start']}–{p['end']} | {bits_per_byte(record, p['loss']):.3f} |" for p in final["by_horizon"]
     ]
     rows.append(f"| all {final['targets']:,} targets | {bits_per_byte(record, final['loss']):.3f} |")
-    return "\n".join(["| horizon (tokens) | bits per byte |", "|---|---|", *rows])
+    unit = "dimension" if record["data_kind"] == "image" else "byte"
+    return "\n".join([f"| horizon (tokens) | bits per {unit} |", "|---|---|", *rows])
 
 
 def state_row(record: dict[str, Any], tokens: int) -> str:
