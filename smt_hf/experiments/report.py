@@ -63,7 +63,7 @@ def by_training_length(rows: list[Row]) -> dict[int, list[Row]]:
 
 
 def results_tables(rows: list[Row]) -> list[Table]:
-    """One table of at most 80 columns for each training length: the value at each length tested.
+    """One table of at most 80 columns for each training length: the value at each length tested, free-running.
 
     Several seeds: mean ± half the range. s: seconds of training. seq.: sequential steps.
     """
@@ -71,8 +71,8 @@ def results_tables(rows: list[Row]) -> list[Table]:
     for length, part in by_training_length(rows).items():
         tested = sorted({row["length_tested"] for row in part})
         metric = part[0]["metric"].replace("_", " ")
-        chance = "" if part[0]["chance"] is None else f" (chance {part[0]['chance']:.3f})"
-        title = f"{part[0]['experiment']} trained at {length}: {metric} by length{chance}, free-running"
+        chance = "" if part[0]["chance"] is None else f", chance {part[0]['chance']:.3f}"
+        title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}"
         table = Table(title=title, title_justify="left", **COMPACT)
         table.add_column("cell", overflow="fold")
         for name in ("method", "seeds", *map(str, tested), "s", "seq."):

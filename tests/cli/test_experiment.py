@@ -3,6 +3,7 @@
 """experiment and report: the runs in turn, none of them twice, and everything told by the results table."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from smt_hf.cli import experiment, main, pretrain
 from smt_hf.experiments import EXPERIMENTS, Recipe
 from smt_hf.experiments.recipe import Length
 from smt_hf.experiments.results import read_results
-from smt_hf.pretraining.trainer import Interrupted, NonFiniteLossError
+from smt_hf.pretraining.run_folder import RunFolder
+from smt_hf.pretraining.trainer import NonFiniteLossError
 
 TINY = Recipe(
     about="a recipe of seconds",
@@ -93,29 +95,31 @@ def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
 
 
 def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
-    asked = []
+    """Stopped by SIGTERM in the first step of the second run; what was finished stays, the rest is done."""
+    log, trained, stopped = RunFolder.log, [], []
+
+    def stop_once(self, line):
+        log(self, line)
+        if self.path.name == NAMES[1] and not stopped:
+            stopped.append(line["step"])
+            signal.raise_signal(signal.SIGTERM)
+
     train = pretrain.train
-
-    def stop_at_the_second(args):
-        asked.append((Path(args.output_dir).name, args.resume))
-        if len(asked) == 2:
-            folder = Path(args.output_dir)
-            folder.mkdir(parents=True)
-            record = {"status": "running", "command": ["smt-hf", *args.words]}
-            (folder / "run.json").write_text(json.dumps(record))
-            raise Interrupted("a checkpoint")
-        if args.resume:  # what a resumed run would do with a real checkpoint is tested elsewhere
-            (Path(args.output_dir) / "run.json").unlink()
-            args.resume = False
-        train(args)
-
-    monkeypatch.setattr(pretrain, "train", stop_at_the_second)
-    assert run(tmp_path / "e") == 130
+    monkeypatch.setattr(RunFolder, "log", stop_once)
+    monkeypatch.setattr(
+        pretrain, "train", lambda args: (trained.append((Path(args.output_dir).name, args.resume)), train(args))
+    )
+    folder = tmp_path / "e"
+    assert run(folder) == 130
     assert "same command goes on" in capsys.readouterr().out
-    assert {row["run"] for row in read_results(tmp_path / "e" / "results.csv")} == {NAMES[0]}
-    assert run(tmp_path / "e") == 0
-    assert asked == [(NAMES[0], False), (NAMES[1], False), (NAMES[1], True), (NAMES[2], False)]
-    assert list(dict.fromkeys(row["run"] for row in read_results(tmp_path / "e" / "results.csv"))) == NAMES
+    first = (folder / "results.csv").read_text()
+    assert {row["run"] for row in read_results(folder / "results.csv")} == {NAMES[0]}
+    assert run(folder) == 0
+    assert trained == [(NAMES[0], False), (NAMES[1], False), (NAMES[1], True), (NAMES[2], False)]
+    assert (folder / "results.csv").read_text().startswith(first)
+    assert list(dict.fromkeys(row["run"] for row in read_results(folder / "results.csv"))) == NAMES
+    record = json.loads((folder / NAMES[1] / "run.json").read_text())
+    assert record["steps"] > stopped[0] and "--resume" not in record["command"]
 
 
 def test_a_run_that_diverges_does_not_end_the_experiment(tmp_path, monkeypatch, capsys):
