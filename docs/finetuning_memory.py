@@ -1,6 +1,6 @@
 """Peak memory of fine-tuning a model of the preset `small` for one step; prints one line.
 
-    python docs/finetuning_memory.py CELL [--batch-size 8] [--length 4096] [--bptt-truncation 256] [--checkpointing]
+    python docs/finetuning_memory.py gru --batch-size 8 --length 4096 --bptt-truncation 256 --checkpointing
 
 The peak is that of the whole process (its maximum resident set), Python and libraries included.
 """
@@ -13,8 +13,8 @@ import time
 
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
 from transformers import DataCollatorForLanguageModeling as Collator
+from transformers import Trainer, TrainingArguments
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.data import byte_tokenizer

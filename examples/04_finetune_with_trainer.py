@@ -17,7 +17,7 @@ path, text_file, output_dir = sys.argv[1:4]
 max_steps = int(sys.argv[4]) if len(sys.argv) > 4 else 100
 model = AutoModelForCausalLM.from_pretrained(path)
 tokenizer = AutoTokenizer.from_pretrained(path)
-# Gradients stop after so many tokens: memory and time stay bounded, whatever the length of a row.
+# Gradients go back through so many tokens and no further.
 model.config.bptt_truncation = 64
 
 ids = tokenizer(Path(text_file).read_text(encoding="utf-8")).input_ids

@@ -4,6 +4,7 @@
 
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,32 @@ def test_fine_tuning_with_the_trainer(run_example, run_folder, text_file, tmp_pa
     output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "60")
     assert float(output.split("training loss ")[1].split(";")[0]) < 5.2
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
+
+
+@pytest.mark.ecosystem
+@pytest.mark.skipif(not (find_spec("trl") and find_spec("peft")), reason="needs trl and peft")
+# trl and peft still use names that transformers is about to rename.
+@pytest.mark.filterwarnings("ignore:.*deprecated and will be removed in v6:FutureWarning")
+def test_fine_tuning_with_trl_changes_the_cell_alone(run_example, run_folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n\n".join(f"The fox {i} jumps over the dog {i + 1}." for i in range(60)), encoding="utf-8"
+    )
+    (pattern,) = (
+        line
+        for line in (EXAMPLES / "06_finetune_with_trl_and_lora.py").read_text("utf-8").splitlines()
+        if line.startswith("CELL_LAYERS")
+    )
+    assert pattern in (EXAMPLES.parent / "docs" / "finetuning.md").read_text("utf-8").splitlines()
+    output = run_example("06_finetune_with_trl_and_lora.py", run_folder, text, tmp_path / "tuned", "120")
+    assert float(output.split("training loss ")[1].split(";")[0]) < 5.5  # 6 before the first step
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder) for folder in (run_folder, tmp_path / "tuned")
+    )
+    changed = [
+        n for (n, a), b in zip(before.named_parameters(), after.parameters(), strict=True) if not a.equal(b)
+    ]
+    assert changed and all(name.startswith("model.cell.") for name in changed)
 
 
 def test_a_cell_of_ones_own(run_example, tmp_path, monkeypatch):

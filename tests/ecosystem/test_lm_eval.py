@@ -1,11 +1,16 @@
 """lm-eval's three kinds of request give what a plain loop over the text gives, at any batch size, offline."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from tiny_checkpoints import needs, save_checkpoint, tiny_model
 
 from smt_hf import SMTForCausalLM
@@ -138,3 +143,32 @@ def test_a_text_beyond_the_assumed_limit_is_read_whole_only_if_max_length_says_s
     assert harness(checkpoint).max_length == 2048
     assert abs(rolling(harness(checkpoint)) - whole) > 0.1
     assert rolling(harness(checkpoint, max_length=65536)) == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_documented_command_gives_the_same_figure_without_importing_the_package(
+    checkpoint, model, tmp_path
+):
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in (LONG, "Short.")))
+    task = {
+        "task": "texts", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test", "output_type": "loglikelihood_rolling", "doc_to_text": "",
+        "doc_to_target": "{{text}}", "metric_list": [{"metric": "bits_per_byte"}],
+    }  # fmt: skip
+    (tmp_path / "texts.yaml").write_text(yaml.safe_dump(task))
+    words = (
+        f"run --tasks texts --include_path {tmp_path} --model hf --batch_size 8 --device cpu --seed 0 "
+        f"--model_args pretrained={checkpoint},trust_remote_code=True,max_length=65536 "
+        f"--output_path {tmp_path / 'results'}"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "lm_eval", *words.split()],
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "LMEVAL_LOG_LEVEL": "ERROR"},
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (report,) = (tmp_path / "results").rglob("results_*.json")
+    nats = -sum(log_probability(model, [START], list(text.encode())) for text in (LONG, "Short."))
+    expected = nats / math.log(2) / (len(LONG) + len("Short."))
+    measured = json.loads(report.read_text())["results"]["texts"]["bits_per_byte,none"]
+    assert measured == pytest.approx(expected, rel=1e-5)

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
 ]
 
+RECIPE = Path(__file__).parents[2] / "docs" / "export.md"
 MEMORY, NUM_TOKENS = (f"past_key_values.layers.0.{name}" for name in ("memory", "num_tokens"))
 
 
@@ -34,7 +35,7 @@ def sessions(model: SMTForCausalLM, folder: Path, ids: torch.Tensor, mask: torch
     return [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("prefill", "decode")]
 
 
-def run(session: Any, feed: dict[str, torch.Tensor | np.ndarray]) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+def run(session: Any, feed: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
     """(logits, the state as the next program takes it)."""
     names = [output.name for output in session.get_outputs()]
     values = dict(zip(names, session.run(None, {k: np.asarray(v) for k, v in feed.items()}), strict=True))
@@ -43,7 +44,8 @@ def run(session: Any, feed: dict[str, torch.Tensor | np.ndarray]) -> tuple[torch
 
 
 @torch.no_grad()
-def assert_equal_to_the_model(prefill: Any, decode: Any, model: SMTForCausalLM, ids: Any, mask: Any) -> None:
+def assert_equal_to_the_model(programs: Any, model: SMTForCausalLM, ids: Any, mask: Any) -> None:
+    prefill, decode = programs
     logits, state = run(prefill, {"input_ids": ids, "attention_mask": mask})
     torch.testing.assert_close(logits, model(ids, attention_mask=mask).logits, rtol=0, atol=1e-5)
     for step in range(3):
@@ -66,7 +68,7 @@ def padded(*texts: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_prefill_and_decode_compute_what_the_model_does_on_other_inputs(cell, tmp_path):
     model = tiny_model(cell)
     programs = sessions(model, tmp_path, *padded("abcde", "fgh"), dynamic=False)
-    assert_equal_to_the_model(*programs, model, *padded("zy", "vwxyz"))
+    assert_equal_to_the_model(programs, model, *padded("zy", "vwxyz"))
 
 
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
@@ -74,4 +76,14 @@ def test_programs_exported_as_dynamic_take_any_batch_size(cell, tmp_path):
     model = tiny_model(cell)
     programs = sessions(model, tmp_path, *padded("abcde", "fgh"), dynamic=True)
     for texts in (("vwxyz",), ("z", "vwxyz", "xy"), ("abcde",) * 5):
-        assert_equal_to_the_model(*programs, model, *padded(*texts))
+        assert_equal_to_the_model(programs, model, *padded(*texts))
+
+
+def test_the_documented_recipe_writes_what_the_model_generates(tmp_path):
+    model: Any = tiny_model()
+    recipe = RECIPE.read_text("utf-8").split("```python\n")[2].split("```")[0]
+    names: dict[str, Any] = {"model": model, "torch": torch, "GenerationConfig": GenerationConfig}
+    exec(recipe.replace("path/to/onnx", tmp_path.as_posix()), names)
+    with torch.no_grad():
+        expected = model.generate(names["prompt"], max_new_tokens=8, do_sample=False)
+    assert names["written"].tolist() == expected.tolist()

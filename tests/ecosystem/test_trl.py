@@ -21,6 +21,7 @@ pytestmark = needs("trl")
 DOCUMENTS = ("The first one.", "A", "Once more, with more words.", "End", "Yet another, of middling length")
 BATCHES: dict[str, dict[str, Any]] = {
     "packed": {"packing": True, "max_length": 48},
+    "packed and checkpointed": {"packing": True, "max_length": 48, "activation_checkpointing": True},
     "padding-free": {"padding_free": True, "max_length": None},
     "padded": {"max_length": None},
 }
