@@ -19,7 +19,8 @@ ROOMS: dict[str, set[str]] = {
     "hub": {"models"},
     "pretraining": {"models", "data", "evaluation", "hub"},
     "experiments": {"evaluation", "pretraining"},
-    "cli": {"models", "data", "evaluation", "hub", "pretraining", "experiments"},
+    "benchmark": {"models", "pretraining"},
+    "cli": {"benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments"},
     "__init__": {"models", "data", "evaluation", "hub", "pretraining"},
 }
 

@@ -1,0 +1,144 @@
+"""Whole training steps to be timed: SMT and BPTT by context length, and DMT beside the official algorithm.
+
+B rows, T tokens, R tokens of a rollout. Random weights and random tokens: a step costs the same.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from smt_hf.models.configuration_smt import SMTConfig
+from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.pretraining.objectives import TRAINED, Objective, cross_entropy
+from smt_hf.pretraining.presets import PRESETS
+from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+
+VOCAB = 258
+LABELS = 8  # the default of SMTPretrainingArguments
+# Of the official code: a label for every 16th timestep of a rollout, each by an encoding of its own.
+LABEL_EVERY = 16
+
+
+class Step(NamedTuple):
+    """One training step, forward to optimizer. sequential: cell applications that wait for one another."""
+
+    model: str
+    method: str
+    parameters: int
+    context: int
+    tokens: int
+    sequential: int
+    run: Callable[[], Any]
+
+
+def build(cell: str, preset: str, encoder_type: str, context: int) -> Objective:
+    """Model and teacher of a preset, on the accelerator if there is one."""
+    chosen = PRESETS[preset]
+    torch.manual_seed(0)
+    config = SMTConfig(vocab_size=VOCAB, cell=cell, num_hidden_layers=chosen.cell_layers(cell), **chosen.model)
+    sizes = {**chosen.model, **chosen.teacher, "encoder_type": encoder_type, "context_length": context}
+    teacher = SMTTeacher(SMTTeacherConfig(vocab_size=VOCAB, **sizes))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return Objective(SMTForCausalLM(config), teacher).to(device)
+
+
+def optimized(objective: Objective, phase: str, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """A step that computes `loss` and moves what the phase trains."""
+    trained = []
+    for name, parameter in objective.named_parameters():
+        parameter.requires_grad_(name.startswith(TRAINED[phase]))
+        if parameter.requires_grad:
+            trained.append(parameter)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+    def run() -> None:
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def random_batch(objective: Objective, rows: int, length: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, VOCAB, (rows, length + 1), generator=generator).to(objective.model.device)
+    return {"input_ids": ids[:, :-1], "shift_labels": ids[:, 1:]}
+
+
+def smt_and_bptt_steps(cell: str, preset: str, contexts: list[int], tokens: int) -> Iterator[Step]:
+    """SMT and BPTT on `tokens` tokens, in rows of each of `contexts`.
+
+    SMT has as many labels a row as a run by default, near the end of the context, where they cost most.
+    """
+    for context in contexts:
+        rows = max(1, tokens // context)
+        for method in ("smt", "bptt"):
+            objective = build(cell, preset, "causal", context)
+            batch = random_batch(objective, rows, context)
+            draws = {"timestep": context - LABELS - 1, "num_labels": LABELS} if method == "smt" else {}
+
+            def loss(objective=objective, method=method, batch=batch, draws=draws) -> torch.Tensor:
+                return objective(method, batch, **draws)[0]
+
+            yield Step(
+                f"smt-{cell}", method, objective.model.num_parameters(), context, rows * context,
+                1 if method == "smt" else context, optimized(objective, method, loss),
+            )  # fmt: skip
+
+
+def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]) -> Iterator[Step]:
+    """DMT over a rollout after a full context: ours, sequential and by sweeps, and the official algorithm."""
+    ways = [(0, 1), (0, LABEL_EVERY), *((n, 1) for n in sweeps)]
+    for num_sweeps, every in ways:
+        # Labels from before the first to after the last token of the rollout, all within the trunk's reach.
+        objective = build(cell, preset, "causal", 2 * rollout)
+        batch = random_batch(objective, rows, 2 * rollout)
+        draws = {
+            "start": rollout - 1,
+            "rollout_length": rollout,
+            "num_sweeps": num_sweeps,
+            "label_every": every,
+        }
+
+        def loss(objective=objective, batch=batch, draws=draws) -> torch.Tensor:
+            return objective("dmt", batch, **draws)[0]
+
+        yield Step(
+            f"smt-{cell}",
+            f"dmt, {num_sweeps} sweeps" if num_sweeps else f"dmt, a label every {every}",
+            objective.model.num_parameters(), rollout, rows * rollout,
+            1 + (num_sweeps or rollout - 1), optimized(objective, "dmt", loss),
+        )  # fmt: skip
+    objective = build(cell, preset, "bidirectional", rollout)
+    batch = random_batch(objective, rows, 2 * rollout)
+    yield Step(
+        f"smt-{cell}", "dmt, official algorithm", objective.model.num_parameters(), rollout, rows * rollout,
+        rollout, optimized(objective, "dmt", lambda: official_dmt_loss(objective, batch, rollout)),
+    )  # fmt: skip
+
+
+def official_dmt_loss(objective: Objective, batch: dict[str, torch.Tensor], rollout: int) -> torch.Tensor:
+    """DMT as the official code has it, written plainly: what ours is measured against, not a way to train.
+
+    The cell runs in a loop with its graph kept; at every 16th timestep the bidirectional encoder reads the
+    window before it anew for a label, and the readout is judged there.
+    """
+    model, teacher = objective.model, objective.teacher
+    assert teacher is not None
+    x, y = batch["input_ids"], batch["shift_labels"]
+    core = model.model
+    with torch.no_grad():
+        memory = teacher.encode(x[:, :rollout], [rollout - 1])[:, 0]
+    inputs = core.cell.project_inputs(core.embed_tokens(x[:, rollout:]))
+    losses = []
+    for step, token in enumerate(inputs.unbind(1)):
+        memory = core.cell(memory, token)
+        if (step + 1) % LABEL_EVERY == 0:
+            with torch.no_grad():
+                label = teacher.encode(x, [rollout + step])[:, 0]
+            logits = model.lm_head(core.read_out(memory.detach()))
+            losses.append(10 * F.mse_loss(memory, label) + cross_entropy(logits, y[:, rollout + step]))
+    return torch.stack(losses).mean()
