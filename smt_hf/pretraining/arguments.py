@@ -42,6 +42,10 @@ class SMTPretrainingArguments:
         default=0,
         metadata={"help": "parallel sweeps of a DMT rollout (P); 0: one token after another"},
     )
+    dmt_label_every: int = field(
+        default=1,
+        metadata={"help": "train every n-th step of a DMT rollout only; cheaper where rollouts are long"},
+    )
     cold_start_fraction: float = field(
         default=0.3, metadata={"help": "share of DMT windows that start from the empty memory"}
     )
@@ -83,7 +87,7 @@ class SMTPretrainingArguments:
         positive = (
             "max_steps max_minutes batch_size gradient_accumulation_steps learning_rate dmt_learning_rate "
             "max_grad_norm rollout_length eval_sequences eval_horizon logging_steps save_total_limit "
-            "curriculum_start_length"
+            "curriculum_start_length dmt_label_every"
         )
         for name in positive.split():
             value = getattr(self, name)
@@ -109,6 +113,11 @@ class SMTPretrainingArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if self.num_labels < 2:
             raise ValueError(f"num_labels is {self.num_labels}; a memory transition needs at least 2.")
+        if self.dmt_label_every > (1 if self.num_sweeps else self.rollout_length):
+            raise ValueError(
+                f"dmt_label_every is {self.dmt_label_every}; it must be 1 with num_sweeps, which start from "
+                f"labels at every timestep, and at most rollout_length {self.rollout_length} without."
+            )
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into {self.gradient_accumulation_steps} "

@@ -118,6 +118,8 @@ def dmt_loss(
     start: int,
     rollout_length: int,
     num_sweeps: int = 0,
+    label_every: int = 1,
+    offset: int = 0,
     dynamics_weight: float = DMT_DYNAMICS_WEIGHT,
 ) -> tuple[torch.Tensor, Parts]:
     """On-policy imitation over a window of R = `rollout_length` tokens after timestep `start` = s ≥ −1.
@@ -126,6 +128,8 @@ def dmt_loss(
     pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout of the result:
     L = 10 · L_dyn + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
+    label_every: only every n-th step of the window is trained, from the `offset`-th on; the others are
+    rolled out alone. The official code has n = 16. Sweeps start from labels at every timestep: n = 1.
 
     Deviation from the paper, which trains the readout alone on the cross-entropy: it reaches the cell too,
     through the one application. m̂_t is detached, so nothing goes back through time; but the cell may
@@ -133,8 +137,9 @@ def dmt_loss(
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)
+    taught = slice(offset, None, label_every)
     with torch.no_grad():
-        labels = teacher.encode(x, range(start, start + rollout_length + 1))
+        labels = teacher.encode(x, [start, *range(start + 1, start + 1 + rollout_length)[taught]])
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, window]))
     if num_sweeps:
@@ -142,11 +147,12 @@ def dmt_loss(
     else:
         memories = sequential_rollout(cell, labels[:, 0], inputs)
 
-    memory_pred = cell(memories.flatten(0, 1), inputs.flatten(0, 1)).view_as(memories)
+    before = memories[:, taught]
+    memory_pred = cell(before.flatten(0, 1), inputs[:, taught].flatten(0, 1)).view_as(before)
     dynamics = dynamics_loss(memory_pred, labels[:, 1:])
     logits = model.lm_head(model.model.read_out(memory_pred))
-    readout = cross_entropy(logits, y[:, window])
-    drift = F.mse_loss(memories[:, -1], labels[:, -2])
+    readout = cross_entropy(logits, y[:, window][:, taught])
+    drift = F.mse_loss(memory_pred[:, -1], labels[:, -1])
 
     parts = {"dynamics_loss": dynamics, "readout_loss": readout, "drift": drift}
     return dynamics_weight * dynamics + readout, {name: value.detach() for name, value in parts.items()}

@@ -59,7 +59,7 @@ PRESETS = {
         },
         training={
             "batch_size": 128, "rollout_length": 255, "learning_rate": 3e-4, "dmt_learning_rate": 3e-5,
-            "dmt_fraction": 0.01, "num_labels": 2,
+            "dmt_fraction": 0.01, "num_labels": 2, "dmt_label_every": 16,
         },
         layers={"transformer": 8},
     ),

@@ -105,6 +105,8 @@ def draws(
         "start": draw_start(rng, context, args),
         "rollout_length": args.rollout_length,
         "num_sweeps": args.num_sweeps,
+        "label_every": args.dmt_label_every,
+        "offset": rng.randrange(args.dmt_label_every),
     }
     longest = args.rollout_length - 1
     return choices, 1 + (min(args.num_sweeps, longest) if args.num_sweeps else longest)

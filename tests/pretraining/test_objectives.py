@@ -253,7 +253,7 @@ def distinct_batch() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "shift_labels": torch.tensor([[9, 0, 7, -100, 2, 10, 4, 1]])}
 
 
-def slow_dmt(model, teacher, batch, start: int, sweeps: int | None) -> torch.Tensor:
+def slow_dmt(model, teacher, batch, start: int, sweeps: int | None, taught=range(R)) -> torch.Tensor:
     """Timestep by timestep. The state before each step is computed anew, from `sweeps` steps earlier."""
     x, y = batch["input_ids"], batch["shift_labels"]
     core = model.model
@@ -261,7 +261,7 @@ def slow_dmt(model, teacher, batch, start: int, sweeps: int | None) -> torch.Ten
     for row in range(len(x)):
         labels = [teacher.encode(x[row : row + 1], [t])[0, 0].detach() for t in range(start, start + R + 1)]
         tokens = x[row, start + 1 : start + 1 + R]
-        for step in range(R):
+        for step in taught:
             begin = 0 if sweeps is None else max(0, step - sweeps)
             memory = labels[begin]
             with torch.no_grad():
@@ -301,6 +301,25 @@ def test_dmt_loss_and_its_gradients_equal_a_loop_over_timesteps(cell, start, num
         )
 
 
+@pytest.mark.parametrize(("label_every", "offset", "taught"), [(2, 1, [1, 3]), (3, 0, [0, 3]), (4, 2, [2])])
+def test_every_nth_step_of_a_rollout_is_taught_as_if_there_were_no_others(label_every, offset, taught):
+    model, teacher = tiny_student(), tiny_teacher()
+    twin = copy.deepcopy(model)
+    batch = random_batch(3, 8)
+    loss, parts = dmt_loss(model, teacher, batch, START, R, label_every=label_every, offset=offset)
+    expected = slow_dmt(twin, teacher, batch, START, None, taught)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    assert (parts["drift"] == parts["dynamics_loss"]) == (len(taught) == 1)
+    assert gradients(loss, model, teacher) == gradients(expected, twin, teacher)
+
+
+def test_over_many_steps_every_step_of_a_rollout_is_taught_as_often(tmp_path):
+    args = tiny_arguments(tmp_path, rollout_length=6, dmt_label_every=3)
+    part = schedule.Phase("dmt", 0.0, 1.0, 1e-3)
+    drawn = [schedule.draws(part, step, 16, 16, CONTEXT, args)[0]["offset"] for step in range(600)]
+    assert all(150 < drawn.count(offset) < 250 for offset in range(3)) and len(set(drawn)) == 3
+
+
 @pytest.mark.parametrize("num_sweeps", [0, 2])
 def test_the_first_token_of_a_window_is_taught_by_its_own_step_alone(num_sweeps):
     model, teacher = tiny_student(), tiny_teacher()
@@ -326,9 +345,9 @@ def test_the_drift_of_a_window_is_that_of_its_last_state():
     batch = random_batch(3, 8)
     core = model.model
     memory = teacher.encode(batch["input_ids"], [START])[:, 0]
-    for t in range(START + 1, START + R):
+    for t in range(START + 1, START + R + 1):
         memory = core.cell(memory, core.cell.project_inputs(core.embed_tokens(batch["input_ids"][:, t])))
-    expected = (memory - teacher.encode(batch["input_ids"], [START + R - 1])[:, 0]).pow(2).mean()
+    expected = (memory - teacher.encode(batch["input_ids"], [START + R])[:, 0]).pow(2).mean()
     torch.testing.assert_close(dmt_loss(model, teacher, batch, START, R)[1]["drift"], expected)
 
 

@@ -82,6 +82,7 @@ CASES = {
     "between the phases": ({"checkpoint_every": 4}, 8 * 6 + 3, 4),
     "in dmt": ({"checkpoint_every": 3}, 8 * 7 + 3, 6),
     "in dmt, by sweeps": ({"checkpoint_every": 3, "num_sweeps": 2}, 8 * 7 + 3, 6),
+    "in dmt, every second label": ({"checkpoint_every": 3, "dmt_label_every": 2}, 8 * 7 + 3, 6),
     "in bptt": ({"checkpoint_every": 3, "method": "bptt"}, 8 * 7 + 3, 6),
     "in parts": ({"checkpoint_every": 3, "gradient_accumulation_steps": 2}, 8 * 4 + 3, 3),
     "in a curriculum": ({"checkpoint_every": 2, "curriculum_start_length": 4}, 32 + 21 + 5, 2),
