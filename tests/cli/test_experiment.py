@@ -96,7 +96,9 @@ def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
 
 def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     """Stopped by SIGTERM in the first step of the second run; what was finished stays, the rest is done."""
-    log, trained, stopped = RunFolder.log, [], []
+    log, train = RunFolder.log, pretrain.train
+    trained: list[tuple[str, bool]] = []
+    stopped: list[int] = []
 
     def stop_once(self, line):
         log(self, line)
@@ -104,11 +106,12 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys
             stopped.append(line["step"])
             signal.raise_signal(signal.SIGTERM)
 
-    train = pretrain.train
+    def train_and_note(args):
+        trained.append((Path(args.output_dir).name, args.resume))
+        train(args)
+
     monkeypatch.setattr(RunFolder, "log", stop_once)
-    monkeypatch.setattr(
-        pretrain, "train", lambda args: (trained.append((Path(args.output_dir).name, args.resume)), train(args))
-    )
+    monkeypatch.setattr(pretrain, "train", train_and_note)
     folder = tmp_path / "e"
     assert run(folder) == 130
     assert "same command goes on" in capsys.readouterr().out
