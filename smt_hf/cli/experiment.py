@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         except NonFiniteLossError as error:
             print(f"{one.name} diverged and gives no result: {error}")
             continue
+        if not run_args.finished:  # rows of a run that was deleted and made again
+            rows = [row for row in rows if row["run"] != one.name]
         if not any(row["run"] == one.name for row in rows):
             rows += evaluate(args.name, folder, one)
             write_results(table, rows)
@@ -147,6 +149,7 @@ def equal_budgets(folder: Path, rows: list[dict[str, Any]], console: Any) -> Non
     for part in by_training_length(rows).values():
         best = best_groups(part)
         names += list(dict.fromkeys(row["run"] for row in part if group_key(row) in best))
-    table = equal_budget_table(read_runs([folder / name for name in names]))
+    there = [folder / name for name in names if (folder / name).is_dir()]
+    table = equal_budget_table(read_runs(there))
     if table is not None:
         console.print(table)

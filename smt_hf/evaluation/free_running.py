@@ -15,8 +15,6 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 
 # Tokens read at a time: bounds the memories and logits alive, however long the sequence.
 CHUNK = 256
-# Rows of a task are long and their models small, so time goes by steps, and rows come nearly for nothing.
-WIDE_BATCH = 128
 
 
 def horizon_edges(length: int) -> list[int]:
@@ -96,7 +94,7 @@ def evaluate_lengths(
         answers = (batch["shift_labels"] != -100).sum(1).cumsum(0)
         count = max(1, int((answers <= max_targets).sum()))
         x, y = batch["input_ids"][:count], batch["shift_labels"][:count]
-        metrics[length] = evaluate_rows(model, x, y, WIDE_BATCH)
+        metrics[length] = evaluate_rows(model, x, y)
     return metrics
 
 

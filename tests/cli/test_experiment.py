@@ -3,6 +3,7 @@
 """experiment and report: the runs in turn, none of them twice, and everything told by the results table."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_commands import one_line
 from smt_hf.cli import experiment, main, pretrain
 from smt_hf.experiments import EXPERIMENTS, Recipe
 from smt_hf.experiments.recipe import Length
-from smt_hf.experiments.results import read_results
+from smt_hf.experiments.results import read_results, write_results
 from smt_hf.pretraining.run_folder import RunFolder
 from smt_hf.pretraining.trainer import NonFiniteLossError
 
@@ -94,9 +95,24 @@ def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
     assert (done / "results.csv").read_text() == before
 
 
+def test_a_run_that_was_deleted_is_made_again_and_its_figures_replaced(done, tmp_path):
+    folder = tmp_path / "e"
+    shutil.copytree(done, folder)
+    rows = read_results(folder / "results.csv")
+    for row in rows:
+        row["value"] = -1.0
+    write_results(folder / "results.csv", rows)
+    shutil.rmtree(folder / NAMES[1])
+    assert run(folder, "--bptt-learning-rates", 1e-3) == 0  # the third run is not asked for, and stays
+    values = {row["run"]: row["value"] for row in read_results(folder / "results.csv")}
+    assert values[NAMES[0]] == values[NAMES[2]] == -1.0 and 0 <= values[NAMES[1]] <= 1
+
+
 def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     """Stopped by SIGTERM in the first step of the second run; what was finished stays, the rest is done."""
-    log, trained, stopped = RunFolder.log, [], []
+    log, train = RunFolder.log, pretrain.train
+    trained: list[tuple[str, bool]] = []
+    stopped: list[int] = []
 
     def stop_once(self, line):
         log(self, line)
@@ -104,11 +120,12 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys
             stopped.append(line["step"])
             signal.raise_signal(signal.SIGTERM)
 
-    train = pretrain.train
+    def train_and_note(args):
+        trained.append((Path(args.output_dir).name, args.resume))
+        train(args)
+
     monkeypatch.setattr(RunFolder, "log", stop_once)
-    monkeypatch.setattr(
-        pretrain, "train", lambda args: (trained.append((Path(args.output_dir).name, args.resume)), train(args))
-    )
+    monkeypatch.setattr(pretrain, "train", train_and_note)
     folder = tmp_path / "e"
     assert run(folder) == 130
     assert "same command goes on" in capsys.readouterr().out
