@@ -39,22 +39,22 @@ class RotaryTable(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(num_positions, d) each, in float32."""
+        """(num_positions, 1, d) each, in float32; the sines of the first half negative, for `rotate`."""
         frequencies = self.theta ** (-torch.arange(0, self.head_dim, 2).float() / self.head_dim)
-        angles = torch.outer(torch.arange(self.num_positions).float(), frequencies).repeat(1, 2)
-        return angles.cos(), angles.sin()
+        angles = torch.outer(torch.arange(self.num_positions).float(), frequencies)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], dim=1)[:, None], torch.cat([-sin, sin], dim=1)[:, None]
 
     def forward(self, positions: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows for the given positions, (L, d) each."""
+        """Rows for the given positions, (L, 1, d) each."""
         return self.cos[positions], self.sin[positions]
 
 
 def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotate the pairs (i, i + d/2) of x (B, H, L, d) by the angles of its positions."""
+    """Rotate the pairs (i, i + d/2) of x (B, L, H, d) by the angles of its positions."""
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    return torch.addcmul(x * cos.to(x.dtype), torch.cat([second, first], dim=-1), sin.to(x.dtype))
 
 
 def attend_all(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -93,9 +93,10 @@ class Block(nn.Module):
         The last block of a stack needs only the positions somebody reads; keys and values stay whole.
         """
         batch, length, width = x.shape
-        qkv = self.qkv_proj(self.attention_norm(x)).view(batch, length, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, rotary), rotate(k, rotary)
+        qkv = self.qkv_proj(self.attention_norm(x)).view(batch, length, 3 * self.num_heads, -1)
+        qk, v = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
+        q, k = rotate(qk, rotary).transpose(1, 2).chunk(2, dim=1)
+        v = v.transpose(1, 2)
         if queries is not None:
             q, x = q[:, :, queries], x[:, queries]
         x = x + self.o_proj(attend(q, k, v).transpose(1, 2).reshape(batch, -1, width))

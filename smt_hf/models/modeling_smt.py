@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 from .cache_smt import HISTORY_BOUND, MemoryLayer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
+from .decoding_smt import DecodingMixin
 from .layers import init_weights, normalize_memory
 from .readout import Readout
 from .state_smt import StateMixin
@@ -216,7 +217,7 @@ class SMTModel(SMTPreTrainedModel):
         return torch.cat(hidden).view(*memories.shape[:-2], -1)
 
 
-class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
+class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
     """`SMTModel` and a linear head. With labels, the loss is backpropagated through time."""
 
     def __init__(self, config: SMTConfig):
@@ -302,6 +303,8 @@ class SMTForCausalLM(SMTPreTrainedModel, GenerationMixin):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
+
+    _forward_of_step = forward  # a subclass with a forward of its own is decoded by `transformers`
 
 
 # Every save_pretrained copies the files of this folder beside the weights and names the classes in
