@@ -91,7 +91,7 @@ def smt_and_bptt_steps(cell: str, preset: str, contexts: list[int], tokens: int)
 
 def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]) -> Iterator[Step]:
     """DMT over a rollout after a full context: ours, sequential and by sweeps, and the official algorithm."""
-    ways = [(0, 1), (0, LABEL_EVERY), *((n, 1) for n in sweeps)]
+    ways = [(number, every) for number in (0, *sweeps) for every in (1, LABEL_EVERY)]
     for num_sweeps, every in ways:
         # Labels from before the first to after the last token of the rollout, all within the trunk's reach.
         objective = build(cell, preset, "causal", 2 * rollout)
@@ -108,7 +108,7 @@ def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]
 
         yield Step(
             f"smt-{cell}",
-            f"dmt, {num_sweeps} sweeps" if num_sweeps else f"dmt, a label every {every}",
+            f"dmt, {num_sweeps or rollout - 1} sequential steps, a label every {every}",
             objective.model.num_parameters(), rollout, rows * rollout,
             1 + (num_sweeps or rollout - 1), optimized(objective, "dmt", loss),
         )  # fmt: skip

@@ -113,10 +113,10 @@ class SMTPretrainingArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if self.num_labels < 2:
             raise ValueError(f"num_labels is {self.num_labels}; a memory transition needs at least 2.")
-        if self.dmt_label_every > (1 if self.num_sweeps else self.rollout_length):
+        if self.dmt_label_every > self.rollout_length:
             raise ValueError(
-                f"dmt_label_every is {self.dmt_label_every}; it must be 1 with num_sweeps, which start from "
-                f"labels at every timestep, and at most rollout_length {self.rollout_length} without."
+                f"dmt_label_every is {self.dmt_label_every}; it must be at most rollout_length "
+                f"{self.rollout_length}."
             )
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(

@@ -129,7 +129,7 @@ def dmt_loss(
     L = 10 · L_dyn + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
     label_every: only every n-th step of the window is trained, from the `offset`-th on; the others are
-    rolled out alone. The official code has n = 16. Sweeps start from labels at every timestep: n = 1.
+    rolled out alone. The official code has n = 16.
 
     Deviation from the paper, which trains the readout alone on the cross-entropy: it reaches the cell too,
     through the one application. m̂_t is detached, so nothing goes back through time; but the cell may
@@ -137,22 +137,28 @@ def dmt_loss(
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)
-    taught = slice(offset, None, label_every)
+    taught = range(offset, rollout_length, label_every)
+    num_sweeps = min(num_sweeps, rollout_length - 1)
+    # Where the path to each taught step begins; it ends at the next timestep's label.
+    begins = [max(0, step - num_sweeps) for step in taught] if num_sweeps else [0]
+    ends = [step + 1 for step in taught]
+    timesteps = sorted({*begins, *ends})
     with torch.no_grad():
-        labels = teacher.encode(x, [start, *range(start + 1, start + 1 + rollout_length)[taught]])
+        labels = teacher.encode(x, [start + i for i in timesteps])
+    memory_start, memory_target = (labels[:, [timesteps.index(i) for i in at]] for at in (begins, ends))
+
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, window]))
+    chosen = torch.tensor(taught, device=x.device)
     if num_sweeps:
-        memories = sweep_rollout(cell, labels[:, :-1], inputs, num_sweeps)
+        memories = sweep_rollout(cell, memory_start, inputs, chosen, num_sweeps)
     else:
-        memories = sequential_rollout(cell, labels[:, 0], inputs)
-
-    before = memories[:, taught]
-    memory_pred = cell(before.flatten(0, 1), inputs[:, taught].flatten(0, 1)).view_as(before)
-    dynamics = dynamics_loss(memory_pred, labels[:, 1:])
+        memories = sequential_rollout(cell, memory_start[:, 0], inputs)[:, chosen]
+    memory_pred = cell(memories.flatten(0, 1), inputs[:, chosen].flatten(0, 1)).view_as(memories)
+    dynamics = dynamics_loss(memory_pred, memory_target)
     logits = model.lm_head(model.model.read_out(memory_pred))
-    readout = cross_entropy(logits, y[:, window][:, taught])
-    drift = F.mse_loss(memory_pred[:, -1], labels[:, -1])
+    readout = cross_entropy(logits, y[:, window][:, chosen])
+    drift = F.mse_loss(memory_pred[:, -1], memory_target[:, -1])
 
     parts = {"dynamics_loss": dynamics, "readout_loss": readout, "drift": drift}
     return dynamics_weight * dynamics + readout, {name: value.detach() for name, value in parts.items()}

@@ -1,7 +1,7 @@
 """Rolling the cell out on its own memories, without gradient: one token after another, or all at once.
 
 B rows, R timesteps, K memory tokens of width D. Inputs: what `cell.project_inputs` made of x_{s+1} … x_{s+R}.
-Both functions return the memories *before* each input, m̂_s … m̂_{s+R−1}, (B, R, K, D) float32.
+Both functions return memories *before* inputs, of m̂_s … m̂_{s+R−1}, float32.
 """
 
 import torch
@@ -11,7 +11,8 @@ from smt_hf.models.cell_base import MemoryCell
 
 @torch.no_grad()
 def sequential_rollout(cell: MemoryCell, memory: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Free-running: m̂_s = memory (B, K, D), m̂_{t+1} = f_θ(m̂_t, x_{t+1}). Sequential depth R − 1."""
+    """Free-running: m̂_s = memory (B, K, D), m̂_{t+1} = f_θ(m̂_t, x_{t+1}). All of them,
+    (B, R, K, D). Sequential depth R − 1."""
     memories = [memory]
     for x in inputs[:, :-1].unbind(1):
         memories.append(cell(memories[-1], x))
@@ -20,16 +21,19 @@ def sequential_rollout(cell: MemoryCell, memory: torch.Tensor, inputs: torch.Ten
 
 @torch.no_grad()
 def sweep_rollout(
-    cell: MemoryCell, memories: torch.Tensor, inputs: torch.Tensor, num_sweeps: int
+    cell: MemoryCell, memories: torch.Tensor, inputs: torch.Tensor, chosen: torch.Tensor, num_sweeps: int
 ) -> torch.Tensor:
-    """The same by Jacobi sweeps: m̂_{t+1} ← f_θ(m̂_t, x_{t+1}) at every timestep at once, P = `num_sweeps` times.
+    """Of the n `chosen` steps (0 … R−1), m̂ after P = `num_sweeps` steps on the cell's own path, (B, n, K, D).
 
-    memories (B, R, K, D): the teacher's m_s … m_{s+R−1}. After P sweeps m̂_t has been on the cell's own
-    path for min(P, t − s) steps, so R − 1 sweeps equal the sequential rollout. Sequential depth P.
+    Each path is independent of the others, so a sweep takes all of them one step on: sequential depth P,
+    and n P applications of the cell. R − 1 sweeps equal the sequential rollout.
+    memories (B, n, K, D): the teacher's, P steps before each chosen one, or m_s where the window begins
+    later than that; such a path is shorter.
     """
-    batch, length = inputs.shape[:2]
-    flat_inputs = inputs[:, :-1].flatten(0, 1)
-    for _ in range(min(num_sweeps, length - 1)):
-        new = cell(memories[:, :-1].flatten(0, 1), flat_inputs).view(batch, length - 1, *memories.shape[2:])
-        memories = torch.cat([memories[:, :1], new], dim=1)
+    batch, number = memories.shape[:2]
+    for sweep in range(num_sweeps):
+        step = chosen - num_sweeps + sweep
+        flat_inputs = inputs[:, step.clamp(min=0)].flatten(0, 1)
+        new = cell(memories.flatten(0, 1), flat_inputs).view(batch, number, *memories.shape[2:])
+        memories = torch.where((step >= 0)[:, None, None], new, memories)
     return memories

@@ -301,13 +301,16 @@ def test_dmt_loss_and_its_gradients_equal_a_loop_over_timesteps(cell, start, num
         )
 
 
+@pytest.mark.parametrize("num_sweeps", [0, 1, 2, 9])
 @pytest.mark.parametrize(("label_every", "offset", "taught"), [(2, 1, [1, 3]), (3, 0, [0, 3]), (4, 2, [2])])
-def test_every_nth_step_of_a_rollout_is_taught_as_if_there_were_no_others(label_every, offset, taught):
+def test_every_nth_step_of_a_rollout_is_taught_as_if_there_were_no_others(
+    label_every, offset, taught, num_sweeps
+):
     model, teacher = tiny_student(), tiny_teacher()
     twin = copy.deepcopy(model)
     batch = random_batch(3, 8)
-    loss, parts = dmt_loss(model, teacher, batch, START, R, label_every=label_every, offset=offset)
-    expected = slow_dmt(twin, teacher, batch, START, None, taught)
+    loss, parts = dmt_loss(model, teacher, batch, START, R, num_sweeps, label_every, offset)
+    expected = slow_dmt(twin, teacher, batch, START, num_sweeps or None, taught)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     assert (parts["drift"] == parts["dynamics_loss"]) == (len(taught) == 1)
     assert gradients(loss, model, teacher) == gradients(expected, twin, teacher)

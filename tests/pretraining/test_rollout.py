@@ -27,6 +27,11 @@ def loop(cell, memory: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor
     return memory
 
 
+def sweep(cell, labels: torch.Tensor, inputs: torch.Tensor, num_sweeps: int, chosen=range(LENGTH)):
+    starts = labels[:, [max(0, step - num_sweeps) for step in chosen]]
+    return sweep_rollout(cell, starts, inputs, torch.tensor(chosen), num_sweeps)
+
+
 def test_sequential_rollout_equals_a_loop_from_the_first_label(parts):
     cell, labels, inputs = parts
     memories = sequential_rollout(cell, labels[:, 0], inputs)
@@ -39,7 +44,7 @@ def test_sequential_rollout_equals_a_loop_from_the_first_label(parts):
 @pytest.mark.parametrize("num_sweeps", [1, 2, 3, LENGTH - 1])
 def test_after_p_sweeps_a_state_is_min_p_t_steps_away_from_the_teachers_label(parts, num_sweeps):
     cell, labels, inputs = parts
-    memories = sweep_rollout(cell, labels, inputs, num_sweeps)
+    memories = sweep(cell, labels, inputs, num_sweeps)
     assert memories.shape == labels.shape
     for t in range(LENGTH):
         steps = min(num_sweeps, t)
@@ -50,7 +55,7 @@ def test_after_p_sweeps_a_state_is_min_p_t_steps_away_from_the_teachers_label(pa
 def test_after_p_sweeps_the_first_p_plus_one_states_are_on_policy_and_later_ones_are_not(parts):
     cell, labels, inputs = parts
     sequential = sequential_rollout(cell, labels[:, 0], inputs)
-    swept = sweep_rollout(cell, labels, inputs, 3)
+    swept = sweep(cell, labels, inputs, 3)
     difference = (swept - sequential).abs().amax((0, 2, 3))
     assert (difference[:4] < 1e-5).all() and (difference[4:] > 1e-4).all()
 
@@ -58,18 +63,25 @@ def test_after_p_sweeps_the_first_p_plus_one_states_are_on_policy_and_later_ones
 @pytest.mark.parametrize("num_sweeps", [LENGTH - 1, LENGTH + 20])
 def test_r_minus_one_sweeps_or_more_equal_the_sequential_rollout(parts, num_sweeps):
     cell, labels, inputs = parts
-    calls: list[int] = []
-    handle = cell.register_forward_hook(lambda *_: calls.append(1))
-    swept = sweep_rollout(cell, labels, inputs, num_sweeps)
-    handle.remove()
-    assert len(calls) == LENGTH - 1  # more sweeps would change nothing
+    swept = sweep(cell, labels, inputs, num_sweeps)
     torch.testing.assert_close(swept, sequential_rollout(cell, labels[:, 0], inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_sweeps", [1, 3])
+def test_chosen_steps_are_those_of_all_for_a_part_of_the_work(parts, num_sweeps):
+    cell, labels, inputs = parts
+    rows: list[int] = []
+    handle = cell.register_forward_hook(lambda _module, args, _out: rows.append(len(args[0])))
+    some = sweep(cell, labels, inputs, num_sweeps, [1, 4])
+    handle.remove()
+    assert rows == [2 * ROWS] * num_sweeps
+    torch.testing.assert_close(some, sweep(cell, labels, inputs, num_sweeps)[:, [1, 4]], rtol=1e-4, atol=1e-5)
 
 
 def test_the_labels_given_are_not_written_to(parts):
     cell, labels, inputs = parts
     before = labels.clone()
-    sweep_rollout(cell, labels, inputs, 2)
+    sweep_rollout(cell, labels, inputs, torch.arange(LENGTH), 2)
     sequential_rollout(cell, labels[:, 0], inputs)
     assert torch.equal(labels, before)
 
@@ -77,7 +89,7 @@ def test_the_labels_given_are_not_written_to(parts):
 def test_no_graph_comes_out(parts):
     cell, labels, inputs = parts
     labels, inputs = labels.requires_grad_(), inputs.requires_grad_()
-    for memories in (sequential_rollout(cell, labels[:, 0], inputs), sweep_rollout(cell, labels, inputs, 2)):
+    for memories in (sequential_rollout(cell, labels[:, 0], inputs), sweep(cell, labels, inputs, 2)):
         assert not memories.requires_grad and memories.grad_fn is None
 
 
@@ -85,4 +97,4 @@ def test_a_window_of_one_token_is_the_label_itself(parts):
     cell, labels, inputs = parts
     one, first = inputs[:, :1], labels[:, :1]
     assert torch.equal(sequential_rollout(cell, labels[:, 0], one), first)
-    assert torch.equal(sweep_rollout(cell, first, one, 4), first)
+    assert torch.equal(sweep(cell, first, one, 4, [0]), first)
