@@ -18,7 +18,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"models", "data"},
     "hub": {"models"},
     "pretraining": {"models", "data", "evaluation", "hub"},
-    "cli": {"models", "data", "evaluation", "hub", "pretraining"},
+    "benchmark": {"models", "pretraining"},
+    "cli": {"models", "data", "evaluation", "hub", "pretraining", "benchmark"},
     "__init__": {"models", "data", "evaluation", "hub", "pretraining"},
 }
 

@@ -1,4 +1,4 @@
-"""smt-hf: pretrain, evaluate, generate, compare, push and quickstart from the command line.
+"""smt-hf: pretrain, evaluate, generate, compare, benchmark, push and quickstart from the command line.
 
 Every command is a module with `add_arguments(parser)` and `run(args)`; heavy imports stay inside `run`,
 so that --help answers at once. An error that a user can cause is a ValueError or OSError: it is printed
@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import compare, evaluate, generate, pretrain, push, quickstart
+from . import benchmark, compare, evaluate, generate, pretrain, push, quickstart
 
 COMMANDS = {
     "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
     "evaluate": (evaluate, "measure a model free-running from a cold start"),
     "generate": (generate, "continue a prompt"),
     "compare": (compare, "tabulate and plot finished runs side by side"),
+    "benchmark": (benchmark, "measure speed and memory beside other models of the same size"),
     "push": (push, "upload a finished run to the Hub"),
     "quickstart": (quickstart, "pretrain several cells on text and one on retrieval, and compare"),
 }
