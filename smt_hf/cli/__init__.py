@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
+from . import benchmark, compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
 
 COMMANDS = {
     "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": (compare, "tabulate and plot finished runs side by side"),
     "experiment": (experiment, "run SMT and BPTT on one question, and tabulate what they find"),
     "report": (report, "print and draw the results of experiments"),
+    "benchmark": (benchmark, "measure speed and memory beside other models of the same size"),
     "push": (push, "upload a finished run to the Hub"),
     "quickstart": (quickstart, "pretrain several cells on text and one on retrieval, and compare"),
 }
