@@ -3,6 +3,7 @@
 B rows, T tokens, R tokens of a rollout. Random weights and random tokens: a step costs the same.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining.objectives import TRAINED, Objective, cross_entropy
 from smt_hf.pretraining.presets import PRESETS
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+
+from .measure import interleave, rate, seconds_of
 
 VOCAB = 258
 LABELS = 8  # the default of SMTPretrainingArguments
@@ -108,7 +111,7 @@ def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]
 
         yield Step(
             f"smt-{cell}",
-            f"dmt, {num_sweeps or rollout - 1} sequential steps, a label every {every}",
+            f"dmt, {num_sweeps} sweeps, label every {every}" if num_sweeps else f"dmt, label every {every}",
             objective.model.num_parameters(), rollout, rows * rollout,
             1 + (num_sweeps or rollout - 1), optimized(objective, "dmt", loss),
         )  # fmt: skip
@@ -142,3 +145,16 @@ def official_dmt_loss(objective: Objective, batch: dict[str, torch.Tensor], roll
             logits = model.lm_head(core.read_out(memory.detach()))
             losses.append(10 * F.mse_loss(memory, label) + cross_entropy(logits, y[:, rollout + step]))
     return torch.stack(losses).mean()
+
+
+def measure_steps(steps: list[Step], repeats: int) -> list[dict[str, Any]]:
+    """One row a step. sequential_steps: cell applications that wait for one another."""
+    timed = interleave([functools.partial(seconds_of, step.run) for step in steps], repeats)
+    return [
+        {
+            "model": step.model, "method": step.method, "parameters": step.parameters,
+            "context": step.context, "tokens": step.tokens, **rate(step.tokens, seconds),
+            "sequential_steps": step.sequential,
+        }
+        for step, seconds in zip(steps, timed, strict=True)
+    ]  # fmt: skip

@@ -1,18 +1,26 @@
-"""Measure speed and memory beside other models of the same size, in one process, round after round."""
+"""Measure speed and memory side by side, in one process, round after round.
+
+decode, prefill: tokens per second of `generate`, beside other models of the same size. train: whole steps of
+SMT and of BPTT by length of the context. dmt: a DMT step, beside the official algorithm written plainly.
+"""
 
 import argparse
 import json
 import os
 from pathlib import Path
 
-DEFAULT_CONTEXTS = {"decode": [16, 4096], "prefill": [4096]}
+DEFAULT_CONTEXTS = {"decode": [16, 4096], "prefill": [4096], "train": [128, 1024], "dmt": [256]}
 DEFAULT_MODELS = "smt-gru smt-mlp smt-transformer gpt2 mamba torch-gru"
+# Training is that of a preset, on the device that Accelerate would take.
+TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", choices=("decode", "prefill"), help="decode or prefill")
-    parser.add_argument("--models", nargs="+", metavar="NAME", default=DEFAULT_MODELS.split(),
-                        help=f"what to measure [{DEFAULT_MODELS}]")  # fmt: skip
+    parser.add_argument(
+        "what", metavar="WHAT", choices=tuple(DEFAULT_CONTEXTS), help="decode, prefill, train or dmt"
+    )
+    parser.add_argument("--models", nargs="+", metavar="NAME",
+                        help=f"what to measure [{DEFAULT_MODELS}; train and dmt: smt-gru, smt-transformer]")  # fmt: skip
     parser.add_argument("--parameters", type=float, default=7e6, help="size to fit the models to [7e6]")
     parser.add_argument("--context", nargs="+", type=int, metavar="N",
                         help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
@@ -44,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from .loading import quiet
 
     quiet()
+    if args.what in TRAINED:
+        return show(args, describe_machine(torch.device("cpu")), trained_rows(args, contexts))
+    args.models = args.models or DEFAULT_MODELS.split()
     check_names(args.models)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda but torch sees no GPU; use cpu.")
@@ -59,6 +70,30 @@ def run(args: argparse.Namespace) -> int:
             rows += measure_decode(found, context, args.tokens, args.repeats, bandwidth)
         else:
             rows += measure_prefill(found, context, args.repeats)
+    return show(args, machine, rows)
+
+
+def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
+    from smt_hf.benchmark.training_steps import Step, dmt_steps, measure_steps, smt_and_bptt_steps
+    from smt_hf.models.cells import CELLS
+
+    models = args.models or TRAINED[args.what]
+    if unknown := set(models) - {f"smt-{cell}" for cell in CELLS}:
+        raise ValueError(
+            f"--models names {min(unknown)!r}; {args.what} measures smt-CELL for a cell of {', '.join(CELLS)}."
+        )
+    steps = []
+    for model in models:
+        cell = model.removeprefix("smt-")
+        if args.what == "train":
+            steps += smt_and_bptt_steps(cell, "small", contexts, 2048)
+        else:
+            for context in contexts:
+                steps += dmt_steps(cell, "paper", 2, context, [8, 15])
+    return measure_steps(steps, args.repeats)
+
+
+def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
     result = {
         "what": args.what, "command": args.words, "dtype": args.dtype, "repeats": args.repeats,
         "machine": machine, "rows": rows,
@@ -68,8 +103,19 @@ def run(args: argparse.Namespace) -> int:
         part = Path(f"{args.output}.part")  # whole or absent
         part.write_text(text + "\n", encoding="utf-8")
         os.replace(part, args.output)
-    print(text if args.json else table(rows))
+    shown = steps_table if args.what in TRAINED else table
+    print(text if args.json else shown(rows))
     return 0
+
+
+def steps_table(rows: list[dict]) -> str:
+    lines = ["model           method                                   context  tokens/s  waits"]
+    for row in rows:
+        lines.append(
+            f"{row['model']:<15} {row['method']:<40} {row['context']:7,} {row['tokens_per_second']:9.0f}"
+            f" {row['sequential_steps']:6}"
+        )
+    return "\n".join(lines)
 
 
 def table(rows: list[dict]) -> str:
