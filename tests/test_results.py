@@ -132,3 +132,60 @@ def test_the_arithmetic_of_scaling_is_that_of_the_models():
     assert held.endswith(f"| {sizes[0][4] / 1e9:.2f} GB | {sizes[1][4] / 1e9:.0f} GB |")
     (sent,) = (line for line in lines if line.startswith("| sent a device"))
     assert sent.endswith(f"| {sizes[0][5] / 1e9:.2f} GB | {sizes[1][5] / 1e9:.1f} GB |")
+
+
+def benchmark(name: str) -> list[dict[str, Any]]:
+    return json.loads((RESULTS / f"benchmark-{name}.json").read_text(encoding="utf-8"))["rows"]
+
+
+def decode_lines() -> list[str]:
+    """Rows of docs/performance.md: tokens/s after 16 and 4,096 tokens, fraction of the floor, state, peak."""
+    rows = benchmark("decode")
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        short_context, long_context = (row for row in rows if row["model"] == model)
+        lines.append(
+            f"| {model} | {short_context['parameters'] / 1e6:.1f} M | {short_context['tokens_per_second']:.0f} "
+            f"| {long_context['tokens_per_second']:.0f} | {short_context['floor_fraction']:.2f} "
+            f"| {long_context['state_bytes']:,} | {long_context['peak_memory_bytes'] / 1e6:.0f} |"
+        )
+    return lines
+
+
+def long_context_lines() -> list[str]:
+    """Tokens/s after 16,384 tokens over those after 16: median, and lowest over highest of the repeats."""
+    rows = benchmark("decode-16k")
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        near, far = (row for row in rows if row["model"] == model)
+        ratio = far["tokens_per_second"] / near["tokens_per_second"]
+        lines.append(
+            f"| {model} | {near['tokens_per_second']:.0f} | {far['tokens_per_second']:.0f} | {ratio:.2f} |"
+        )
+    return lines
+
+
+def prefill_lines() -> list[str]:
+    return [
+        f"| {row['model']} | {row['tokens_per_second']:.0f} | {row['floor_fraction']:.2f} "
+        f"| {row['peak_memory_bytes'] / 1e6:.0f} |"
+        for row in benchmark("prefill")
+    ]
+
+
+def step_lines(name: str) -> list[str]:
+    return [
+        f"| {row['model']} | {row['method']} | {row['context']:,} | {row['tokens_per_second']:.0f} "
+        f"| {row['sequential_steps']} |"
+        for row in benchmark(name)
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [decode_lines, long_context_lines, prefill_lines, lambda: step_lines("train"), lambda: step_lines("dmt")],
+    ids=["decode", "16k", "prefill", "train", "dmt"],
+)
+def test_the_tables_of_performance_are_the_stored_ones(lines):
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
+    assert lines() and set(lines()) <= set(text)

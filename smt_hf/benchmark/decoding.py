@@ -47,7 +47,7 @@ class Subject:
         self.model: Any = model.to(device)
         self.parameters = count_parameters(model)
         if not isinstance(model, TorchGRU):
-            config = self.model.generation_config
+            config: Any = self.model.generation_config
             config.eos_token_id = config.bos_token_id = None
             config.pad_token_id = 0
 
@@ -137,7 +137,8 @@ def decode_run(subject: Subject, context: int, new: int) -> tuple[Callable[[], f
 
 def measure_decode(found: list[Subject], context: int, new: int, repeats: int, bandwidth: float) -> list[dict]:
     """One row a model: `new` tokens after `context` others."""
-    runs, floors, bytes_read, rows = [], [], [], []
+    runs, floors, bytes_read = [], [], []
+    rows: list[dict[str, Any]] = []
     for subject in found:
         run, state = decode_run(subject, context, new)
         products = subject.products(random_ids(1, subject.device))
@@ -162,7 +163,8 @@ def measure_decode(found: list[Subject], context: int, new: int, repeats: int, b
 
 def measure_prefill(found: list[Subject], context: int, repeats: int) -> list[dict]:
     """One row a model: the first token after reading `context` tokens from a cold start."""
-    runs, floors, rows = [], [], []
+    runs, floors = [], []
+    rows: list[dict[str, Any]] = []
     for subject in found:
         ids = random_ids(context, subject.device)
 

@@ -99,7 +99,7 @@ class ProductRecorder:
             self.products.append((x.shape[0] * x.shape[1], module.weight_ih_l0))
             self.products += [(x.shape[0], module.weight_hh_l0)] * x.shape[1]
         else:
-            weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+            weight: Any = module.weight.T if isinstance(module, Conv1D) else module.weight
             self.products.append((x.numel() // x.shape[-1], weight))
 
     def __enter__(self) -> "ProductRecorder":

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what", metavar="WHAT", choices=tuple(DEFAULT_CONTEXTS), help="decode, prefill, train or dmt"
     )
     parser.add_argument("--models", nargs="+", metavar="NAME",
-                        help=f"what to measure [{DEFAULT_MODELS}; train and dmt: smt-gru, smt-transformer]")  # fmt: skip
+                        help=f"what to measure [{DEFAULT_MODELS}; dmt: smt-transformer]")  # fmt: skip
     parser.add_argument("--parameters", type=float, default=7e6, help="size to fit the models to [7e6]")
     parser.add_argument("--context", nargs="+", type=int, metavar="N",
                         help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
@@ -82,7 +82,7 @@ def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
         raise ValueError(
             f"--models names {min(unknown)!r}; {args.what} measures smt-CELL for a cell of {', '.join(CELLS)}."
         )
-    steps = []
+    steps: list[Step] = []
     for model in models:
         cell = model.removeprefix("smt-")
         if args.what == "train":
