@@ -63,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
             # Clients ask for the list before anything else; by itself it names what the Hub's cache holds.
             entry = {"id": args.model, "object": "model", "created": 0, "owned_by": "smt-hf"}
             manager.get_gen_models = lambda: [entry]
+            app: Any = self.server.config.app
             for error in (ValueError, TemplateError):
-                self.server.config.app.add_exception_handler(error, refuse)
+                app.add_exception_handler(error, refuse)
             print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
             self.server.run()
 
