@@ -189,3 +189,12 @@ def step_lines(name: str) -> list[str]:
 def test_the_tables_of_performance_are_the_stored_ones(lines):
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
     assert lines() and set(lines()) <= set(text)
+
+
+def test_the_speeds_of_the_readme_are_the_stored_ones():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = benchmark("decode")
+    for model in ("smt-gru", "smt-mlp", "smt-transformer", "gpt2", "mamba"):
+        near, far = (row for row in rows if row["model"] == model)
+        speeds = f"{near['tokens_per_second']:.0f} | {far['tokens_per_second']:.0f}"
+        assert f"| {model} | {speeds} | {far['state_bytes']:,} |" in text

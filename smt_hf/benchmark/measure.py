@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -96,8 +96,9 @@ class ProductRecorder:
     def note(self, module: Any, args: tuple) -> None:
         x = args[0]
         if isinstance(module, nn.GRU):  # the input's product over all timesteps, the state's one by one
-            self.products.append((x.shape[0] * x.shape[1], module.weight_ih_l0))
-            self.products += [(x.shape[0], module.weight_hh_l0)] * x.shape[1]
+            into, again = cast(torch.Tensor, module.weight_ih_l0), cast(torch.Tensor, module.weight_hh_l0)
+            self.products.append((x.shape[0] * x.shape[1], into))
+            self.products += [(x.shape[0], again)] * x.shape[1]
         else:
             weight: Any = module.weight.T if isinstance(module, Conv1D) else module.weight
             self.products.append((x.numel() // x.shape[-1], weight))
