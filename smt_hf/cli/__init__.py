@@ -1,4 +1,4 @@
-"""smt-hf: everything from the command line; COMMANDS lists what there is.
+"""smt-hf: pretrain, judge, use and share recurrent language models, from the command line.
 
 Every command is a module with `add_arguments(parser)` and `run(args)`; heavy imports stay inside `run`,
 so that --help answers at once. An error that a user can cause is a ValueError or OSError: it is printed
