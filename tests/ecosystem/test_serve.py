@@ -26,7 +26,13 @@ TEMPLATE = (
 )
 CHAT: list[Any] = [{"role": "user", "content": "Say something."}]
 CHAT_AS_TEXT = "user: Say something.\nassistant: "
-COMMAND = "from smt_hf.cli import main; raise SystemExit(main())"
+# A job in the background ignores Ctrl-C, and so would what it starts.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from smt_hf.cli import main
+raise SystemExit(main())
+"""
 
 
 def checkpoint(folder: Path, chat_template: str | None) -> Path:
