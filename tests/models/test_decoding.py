@@ -13,7 +13,7 @@ from transformers import GenerationMixin, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from smt_hf import SMTForCausalLM
-from smt_hf.models import decoding_smt
+from smt_hf.models import decoding_smt, prepacked_linear
 from smt_hf.models.decoding_smt import DecodingMixin
 from smt_hf.models.prepacked_linear import can_be_prepacked, prepacked_weights
 
@@ -226,9 +226,16 @@ def test_a_run_that_is_broken_off_leaves_the_state_at_what_has_been_read():
 # ------------------------------------------------------------------ prepacked weights
 
 
+@pytest.fixture
+def prepack_small(monkeypatch):
+    """Prepack the layers of a tiny model too, single rows included."""
+    monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 1)
+    monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 0)
+
+
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 @torch.no_grad()
-def test_prepacked_products_equal_the_plain_ones_up_to_rounding(cell):
+def test_prepacked_products_equal_the_plain_ones_up_to_rounding(cell, prepack_small):
     model = tiny_model(cell)
     ids, mask = pad([random_ids(n) for n in (7, 3)], "left")
     expected = model(ids, attention_mask=mask).logits
@@ -242,7 +249,7 @@ def test_prepacked_products_equal_the_plain_ones_up_to_rounding(cell):
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 @pytest.mark.parametrize("sampling", [{}, dict(do_sample=True, top_k=9, temperature=0.9)])
-def test_prepacking_changes_no_token(cell, sampling, monkeypatch):
+def test_prepacking_changes_no_token(cell, sampling, monkeypatch, prepack_small):
     model = talking_model(cell)
     outputs = []
     for threshold in (0, 10**9):
@@ -252,7 +259,7 @@ def test_prepacking_changes_no_token(cell, sampling, monkeypatch):
     assert torch.equal(*outputs)
 
 
-def test_a_change_of_the_weights_counts_at_the_next_call_however_it_was_made():
+def test_a_change_of_the_weights_counts_at_the_next_call_however_it_was_made(prepack_small):
     model = talking_model()
     generate(model, prompt(), max_new_tokens=20)
     for layer in model.modules():
@@ -261,7 +268,7 @@ def test_a_change_of_the_weights_counts_at_the_next_call_however_it_was_made():
     assert torch.equal(generate(model, prompt(), max_new_tokens=20), greedy(model, prompt(), 20))
 
 
-def test_only_plain_float32_layers_on_a_cpu_are_prepacked():
+def test_only_plain_float32_layers_on_a_cpu_are_prepacked(prepack_small):
     class Wrapped(torch.nn.Linear):
         pass
 
@@ -275,6 +282,22 @@ def test_only_plain_float32_layers_on_a_cpu_are_prepacked():
         torch.nn.Linear(2, 2, device="meta"),
     ):
         assert not can_be_prepacked(layer)
+
+
+@torch.no_grad()
+def test_small_layers_and_single_rows_that_fit_the_caches_are_multiplied_as_they_are(monkeypatch):
+    small, large = torch.nn.Linear(8, 8), torch.nn.Linear(16, 16)
+    monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 65)
+    both: Any = torch.nn.ModuleList([small, large])
+    for fits in (True, False):
+        monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 4 * 16 * 16 - (not fits))
+        for rows, prepacked in ((1, not fits), (2, True)):
+            x = torch.randn(rows, 16)
+            with prepacked_weights(both), torch.profiler.profile() as profile:
+                assert "forward" not in small.__dict__
+                large(x)
+            names = {event.key for event in profile.key_averages()}
+            assert ("mkldnn::_linear_pointwise" in names) == prepacked
 
 
 def test_short_runs_are_not_prepacked(monkeypatch):
