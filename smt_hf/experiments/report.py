@@ -1,27 +1,38 @@
-"""What an experiment found, from its results table alone: a table of 80 columns, and one picture."""
+"""What an experiment found, from its results table alone: its groups of runs, and a table of 80 columns."""
 
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from smt_hf.evaluation.comparison import COMPACT, STYLES, short, spread
+from smt_hf.evaluation.comparison import COMPACT, short, spread
 
 from .results import Row
 
-# All of these have a contrast of at least 3 on white and on the near-black of dark pages, where the
-# picture stands with a transparent background. The first four are Okabe & Ito's; markers differ as well.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#C2689A", "#8A6FD1")
-MARKERS = ("o", "s", "^", "D", "v")
-INK = "#767676"  # axes and text: as far from white as from black
-INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+class Key(NamedTuple):
+    """Runs that differ only in their seed. variant: "" is the recipe as it is."""
+
+    variant: str
+    cell: str
+    method: str
+    learning_rate: float
 
 
-def group_key(row: Row) -> tuple[Any, ...]:
-    """Runs that differ only in their seed."""
-    return row["cell"], row["method"], row["learning_rate"]
+class Line(NamedTuple):
+    """One line of a results table. values: length tested → one for each seed; seconds, steps: means."""
+
+    key: Key
+    chosen: bool  # the best of several learning rates
+    seeds: int
+    values: dict[int, list[float]]
+    seconds: float
+    sequential_steps: float
+
+
+def group_key(row: Row) -> Key:
+    return Key(row["variant"] or "", row["cell"], row["method"], row["learning_rate"])
 
 
 def values_by_length(rows: Iterable[Row]) -> dict[int, list[float]]:
@@ -32,34 +43,72 @@ def values_by_length(rows: Iterable[Row]) -> dict[int, list[float]]:
     return values
 
 
-def groups_of(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """The rows of one training length by cell, method and learning rate, SMT first."""
-    ordered = sorted(rows, key=lambda row: (row["cell"], row["method"] != "smt", row["learning_rate"]))
-    return {key: list(group) for key, group in groupby(ordered, key=group_key)}
+def scores(rows: list[Row]) -> list[float]:
+    """The one figure of each run among the rows: where it was trained.
 
-
-def best_groups(rows: list[Row]) -> list[tuple[Any, ...]]:
-    """Of each cell and method the learning rate that did best where it was trained, by the mean over seeds.
-
-    A task is judged at its training length, text and images over all their horizons.
+    A task: the accuracy at the training length. Text and images: bits over all horizons, each weighed by the
+    tokens in it. A run that was not tested at its training length has none.
     """
+    figures = []
+    for run in dict.fromkeys(row["run"] for row in rows):
+        mine = sorted((row for row in rows if row["run"] == run), key=lambda row: row["length_tested"])
+        if mine[0]["metric"] == "accuracy":
+            figures += [row["value"] for row in mine if row["length_tested"] == row["length_trained"]]
+        else:
+            ends = [row["length_tested"] for row in mine]
+            widths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+            weighed = (row["value"] * width for row, width in zip(mine, widths, strict=True))
+            figures.append(sum(weighed) / sum(widths))
+    return figures
+
+
+def groups_of(rows: list[Row]) -> dict[Key, list[Row]]:
+    """The rows of one training length by variant, cell, method and learning rate, SMT first."""
+
+    def order(row: Row) -> tuple[Any, ...]:
+        key = group_key(row)
+        return key.variant, key.cell, key.method != "smt", key.learning_rate
+
+    return {key: list(group) for key, group in groupby(sorted(rows, key=order), key=group_key)}
+
+
+def best_groups(rows: list[Row]) -> list[Key]:
+    """Of each variant, cell and method the learning rate with the best `scores`, by the mean over seeds."""
     chosen = []
     groups = groups_of(rows)
-    for _, keys in groupby(groups, key=lambda key: key[:2]):
-        scores = {}
+    for _, keys in groupby(groups, key=lambda key: key[:3]):
+        means = {}
         for key in keys:
-            task = groups[key][0]["metric"] == "accuracy"
-            at_home = [
-                row["value"] for row in groups[key] if not task or row["length_tested"] == row["length_trained"]
-            ]
-            scores[key] = (1 if task else -1) * sum(at_home) / len(at_home)
-        chosen.append(max(scores, key=scores.__getitem__))
+            figures = scores(groups[key])
+            sign = 1 if groups[key][0]["metric"] == "accuracy" else -1
+            means[key] = sign * sum(figures) / len(figures) if figures else float("-inf")
+        chosen.append(max(means, key=means.__getitem__))
     return chosen
 
 
 def by_training_length(rows: list[Row]) -> dict[int, list[Row]]:
     lengths = sorted({row["length_trained"] for row in rows})
     return {length: [row for row in rows if row["length_trained"] == length] for length in lengths}
+
+
+def result_lines(rows: list[Row]) -> list[Line]:
+    """The lines of the table of one training length."""
+    best, groups = best_groups(rows), groups_of(rows)
+    lines = []
+    for key, group in groups.items():
+        runs = {row["run"]: row for row in group}.values()
+        rivals = sum(other[:3] == key[:3] for other in groups)
+        lines.append(
+            Line(
+                key,
+                chosen=rivals > 1 and key in best,
+                seeds=len({row["seed"] for row in group}),
+                values=values_by_length(group),
+                seconds=sum(row["seconds"] for row in runs) / len(runs),
+                sequential_steps=sum(row["sequential_steps"] for row in runs) / len(runs),
+            )
+        )
+    return lines
 
 
 def results_tables(rows: list[Row]) -> list[Table]:
@@ -77,95 +126,18 @@ def results_tables(rows: list[Row]) -> list[Table]:
         table.add_column("cell", overflow="fold")
         for name in ("method", "seeds", *map(str, tested), "s", "seq."):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-        best, groups = best_groups(part), groups_of(part)
-        rates = {cell: sum(other[:2] == (cell, "bptt") for other in groups) for cell, *_ in groups}
-        for (cell, method, rate), group in groups.items():
-            star = "*" if method == "bptt" and rates[cell] > 1 and (cell, method, rate) in best else ""
-            values = values_by_length(group)
-            runs = {row["run"]: row for row in group}.values()
+        lines = result_lines(part)
+        for line in lines:
+            key, star = line.key, "*" if line.chosen else ""
             table.add_row(
-                cell,
-                method if method == "smt" else f"{method} {rate:g}{star}",
-                str(len({row["seed"] for row in group})),
-                *(spread(values[n]) if n in values else "" for n in tested),
-                f"{sum(row['seconds'] for row in runs) / len(runs):.0f}",
-                short(round(sum(row["sequential_steps"] for row in runs) / len(runs))),
+                f"{key.cell} {key.variant}".strip(),
+                key.method if key.method == "smt" else f"{key.method} {key.learning_rate:g}{star}",
+                str(line.seeds),
+                *(spread(line.values[n]) if n in line.values else "" for n in tested),
+                f"{line.seconds:.0f}",
+                short(round(line.sequential_steps)),
             )
-        if any("*" in str(cell) for cell in table.columns[1].cells):
+        if any(line.chosen for line in lines):
             table.caption, table.caption_justify = "* the best learning rate at the trained length", "left"
         tables.append(table)
     return tables
-
-
-def plot_by_length(rows: list[Row], path: Path) -> None:
-    """The picture: the value at each length tested, one panel for each training length.
-
-    A line for each cell and method (BPTT: its best learning rate); bars span the seeds. Transparent, and
-    drawn in colours that are readable on a light and on a dark page.
-    Raises ValueError if matplotlib is missing.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ValueError(
-            "the picture needs matplotlib; install it with pip install 'smt-hf[report]'."
-        ) from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = by_training_length(rows)
-    cells = sorted({row["cell"] for row in rows})
-    style: Any = dict.fromkeys(INKED, INK) | {"font.size": 11}
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(1.2 + 4.2 * len(panels), 4.2), sharey=True, squeeze=False,
-            layout="constrained",
-        )  # fmt: skip
-        for axis, (length, part) in zip(axes[0], panels.items(), strict=True):
-            draw_panel(axis, length, part, cells)
-        first = rows[0]
-        axes[0, 0].set_ylabel(f"{first['metric'].replace('_', ' ')}, free-running")
-        figure.suptitle(first["task"])
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, transparent=True)
-        plt.close(figure)
-
-
-def draw_panel(axis: Any, length: int, rows: list[Row], cells: list[str]) -> None:
-    groups = groups_of(rows)
-    for key in best_groups(rows):
-        cell, method, rate = key
-        values = values_by_length(groups[key])
-        means = [sum(seeds) / len(seeds) for seeds in values.values()]
-        spans = [
-            [mean - min(seeds) for mean, seeds in zip(means, values.values(), strict=True)],
-            [max(seeds) - mean for mean, seeds in zip(means, values.values(), strict=True)],
-        ]
-        number = cells.index(cell)
-        axis.errorbar(
-            list(values),
-            means,
-            yerr=spans,
-            capsize=3,
-            linewidth=2,
-            linestyle=STYLES[method],
-            color=COLORS[number % len(COLORS)],
-            marker=MARKERS[number % len(MARKERS)],
-            markerfacecolor="none" if method == "bptt" else None,
-            label=f"{cell}, " + ("SMT → DMT" if method == "smt" else f"BPTT ({rate:g})"),
-        )
-    tested = sorted({row["length_tested"] for row in rows})
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(tested, [str(n) for n in tested])
-    axis.minorticks_off()
-    axis.set_xlabel("tokens read")
-    axis.grid(alpha=0.3, color=INK)
-    axis.set_title(f"trained at {length}")
-    if rows[0]["metric"] == "accuracy":
-        axis.set_ylim(0, 1.03)
-        axis.axvline(length, color=INK, linewidth=1, linestyle=":")
-        if rows[0]["chance"] is not None:
-            axis.axhline(rows[0]["chance"], color=INK, linewidth=1, linestyle=":")
-            axis.annotate("chance", (tested[-1], rows[0]["chance"]), ha="right", va="top", fontsize=9)

@@ -1,0 +1,136 @@
+"""How every picture is drawn: colours for light and dark pages, a legend below, PNG files and inline SVG."""
+
+import html
+import io
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from smt_hf.evaluation.comparison import STYLES
+
+from .report import Key
+
+# All of these have a contrast of at least 3 on white and on the near-black of dark pages, where the
+# picture stands with a transparent background. The first four are Okabe & Ito's; markers differ as well.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#C2689A", "#8A6FD1")
+MARKERS = ("o", "s", "^", "D", "v")
+INK = "#767676"  # axes and text: as far from white as from black
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+STYLE: dict[Any, Any] = dict.fromkeys(INKED, INK) | {
+    "font.size": 11,
+    "text.parse_math": False,  # a name may have dollar signs
+    "svg.fonttype": "none",  # text stays text: it can be found, and takes the page's font
+    "svg.image_inline": True,
+}
+# The same colour for a cell in every picture; cells of a user's own take those that are left.
+CELLS = ("gru", "transformer", "lstm", "mlp", "elman")
+BESIDE = 2.7  # inches of a legend's entry
+
+
+@dataclass(frozen=True)
+class Picture:
+    """name: ends its file's name. caption: one sentence. alt: what it shows, for those who do not see it."""
+
+    name: str
+    caption: str
+    alt: str
+    figure: Figure
+
+    @property
+    def wide(self) -> bool:
+        return self.figure.get_figwidth() > 7
+
+
+def styled(draw: Any) -> Any:
+    """matplotlib reads colours and sizes when things are made, so that drawing happens inside the style."""
+    return rc_context(STYLE)(draw)
+
+
+def canvas(
+    rows: int, columns: int, width: float = 4.2, height: float = 3.3, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure and its panels (rows, columns); width, height: inches of one."""
+    figure = Figure(figsize=(1.2 + width * columns, 0.9 + height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def means_and_spans(values: Iterable[list[float]]) -> tuple[list[float], list[list[float]]]:
+    """The mean over seeds at each point, and how far the least lies below it and the most above it."""
+    means, below, above = [], [], []
+    for seeds in values:
+        mean = statistics.fmean(seeds)
+        means.append(mean)
+        below.append(max(0.0, mean - min(seeds)))  # a mean may be rounded past its only value
+        above.append(max(0.0, max(seeds) - mean))
+    return means, [below, above]
+
+
+def look(cell: str, cells: Iterable[str]) -> dict[str, Any]:
+    """Colour and marker of a cell among all cells of an experiment."""
+    unknown = sorted(set(cells) - set(CELLS))
+    free = [i for i, known in enumerate(CELLS) if known not in cells] or [0]
+    number = CELLS.index(cell) if cell in CELLS else free[unknown.index(cell) % len(free)]
+    return {"color": COLORS[number], "marker": MARKERS[number]}
+
+
+def line_look(key: Key, cells: Iterable[str]) -> dict[str, Any]:
+    """How a line of a cell and method is drawn: the cell by colour and marker, BPTT dashed and hollow."""
+    hollow = {"markerfacecolor": "none"} if key.method == "bptt" else {}
+    return {**look(key.cell, cells), **hollow, "linestyle": STYLES[key.method], "linewidth": 2}
+
+
+def name_of(key: Key) -> str:
+    return f"{key.cell}, " + ("SMT → DMT" if key.method == "smt" else f"BPTT ({key.learning_rate:g})")
+
+
+def finish(figure: Figure, axes: Any, columns: int | None = None) -> None:
+    """A grid for each panel, and below them one legend with each label once."""
+    entries: dict[str, Any] = {}
+    for axis in axes.flat:
+        axis.grid(alpha=0.3, color=INK, linewidth=0.6)
+        axis.set_axisbelow(True)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+        handles, labels = axis.get_legend_handles_labels()
+        entries = dict(zip(labels, handles, strict=True)) | entries
+    if entries:
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside lower center", frameon=False,
+            ncols=columns or max(1, min(len(entries), int(figure.get_figwidth() / BESIDE))),
+        )  # fmt: skip
+
+
+def powers_of_two(axis: Any, ticks: Iterable[float], labels: Iterable[str] | None = None) -> None:
+    """A logarithmic x axis with a label at each of the ticks, and at no other place."""
+    ticks = list(ticks)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, list(labels) if labels else [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+
+
+def save_png(picture: Picture, path: Path) -> None:
+    """Transparent, so that one file stands on light and on dark pages."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context(STYLE):
+        picture.figure.savefig(path, format="png", dpi=150, transparent=True)
+
+
+def inline_svg(picture: Picture, salt: str) -> str:
+    """An <svg> element for a page: its ink is the page's, and no id of it is that of another salt."""
+    file = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": salt}):
+        picture.figure.savefig(file, format="svg", dpi=150, transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z]+\w*_\d+"', "", text)  # of groups, the same in every picture
+    text = re.sub(r"\n\s*", "\n", text).replace(INK.lower(), "currentColor")
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (height|version|xmlns\S*?)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{html.escape(picture.alt)}">{rest}'.strip()

@@ -1,0 +1,211 @@
+"""Pictures of what was trained: sizes of memory, what each part is good for, memories, and drawn images."""
+
+import statistics
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgba
+
+from smt_hf.evaluation.comparison import spread
+
+from .drawing import (
+    COLORS,
+    INK,
+    MARKERS,
+    Picture,
+    canvas,
+    finish,
+    line_look,
+    means_and_spans,
+    name_of,
+    powers_of_two,
+    styled,
+)
+from .findings import Experiment, ablations, compression
+from .report import Key
+from .training_pictures import cells_of, draw_score_axis
+
+COLUMNS = 8  # images in a row
+
+
+@styled
+def score_by_state_bytes(experiment: Experiment) -> Picture | None:
+    """The score where it was trained by the bytes of the whole state."""
+    parts = {
+        length: found
+        for length, part in experiment.parts(variants=True).items()
+        if (found := compression(experiment, part))
+    }
+    if not parts:
+        return None
+    told = []
+    figure, axes = canvas(1, len(parts), sharey=True)
+    for axis, (length, found) in zip(axes[0], parts.items(), strict=True):
+        for (cell, method), sizes in found.items():
+            means, spans = means_and_spans(sizes.values())
+            label = f"{cell}, " + ("SMT → DMT" if method == "smt" else "BPTT")
+            shown = line_look(Key("", cell, method, 0.0), cells_of(experiment))
+            axis.errorbar(list(sizes), means, yerr=spans, capsize=3, label=label, **shown)
+            told.append(
+                f"{label}: "
+                + ", ".join(f"{m:.3f} of {size} bytes" for size, m in zip(sizes, means, strict=True))
+            )
+        every = sorted({size for sizes in found.values() for size in sizes})
+        powers_of_two(axis, every, [f"{n}" if n < 1024 else f"{n / 1024:g} k" for n in every])
+        draw_score_axis(axis, experiment)
+        axis.set_xlabel("bytes of state of a sequence")
+        axis.set_title(f"trained at {length}", fontsize=11)
+    axes[0, 0].set_ylabel(experiment.metric)
+    finish(figure, axes)
+    caption = (
+        f"What a smaller memory costs: {experiment.metric} by the bytes of the whole state, 4·K·D in float32."
+    )
+    return Picture("compression", caption, f"{experiment.metric} by state. " + "; ".join(told) + ".", figure)
+
+
+@styled
+def variants(experiment: Experiment) -> Picture | None:
+    """Bars for the variants of the recipe, with the recipe as it is as a line."""
+    panels = [
+        (length, series, found)
+        for length, part in experiment.parts(variants=True).items()
+        for series, found in ablations(part).items()
+    ]
+    if not panels:
+        return None
+    told = []
+    names = sorted({name for *_, found in panels for name in found}, reverse=True)  # "" ends on top
+    figure, axes = canvas(1, len(panels), width=3.6, height=0.7 + 0.42 * len(names), sharey=True)
+    for axis, (length, (cell, method), found) in zip(axes[0], panels, strict=True):
+        color = line_look(Key("", cell, method, 0.0), cells_of(experiment))["color"]
+        for place, name in enumerate(names):
+            values = found.get(name)
+            if not values:
+                continue
+            (mean,), ends = means_and_spans([values])
+            axis.barh(
+                place, mean, xerr=ends if len(values) > 1 else None, height=0.62, edgecolor=color,
+                facecolor=color if name == "" else to_rgba(color, 0.45), ecolor=INK, capsize=3,
+            )  # fmt: skip
+            axis.annotate(
+                spread(values),
+                (max(values), place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+            told.append(f"{cell}, {method}, {name or 'the recipe as it is'}: {spread(values)}")
+        if "" in found:
+            axis.axvline(statistics.fmean(found[""]), color=color, linewidth=1.2, linestyle="--")
+        if experiment.chance is not None:
+            axis.axvline(experiment.chance, color=INK, linewidth=1, linestyle=":")
+            axis.annotate(
+                "chance", (experiment.chance, -0.62), xytext=(2, 0), textcoords="offset points", fontsize=8
+            )
+        axis.set_ylim(-0.75, len(names) - 0.4)
+        axis.margins(x=0.28)  # room for the figures
+        axis.set_yticks(
+            range(len(names)), [name.replace(",", ",\n") or "the recipe as it is" for name in names]
+        )
+        axis.set_xlabel(experiment.metric)
+        axis.set_title(
+            f"{cell}, {'SMT → DMT' if method == 'smt' else 'BPTT'}, trained at {length}", fontsize=11
+        )
+    finish(figure, axes)
+    for axis in axes.flat:
+        axis.grid(visible=False, axis="y")
+    caption = f"One change of the recipe at a time: {experiment.metric}; dashed, the recipe as it is."
+    return Picture("variants", caption, "Bars. " + "; ".join(told) + ".", figure)
+
+
+def shown_runs(experiment: Experiment, probe: str) -> list[tuple[int, Key, dict[str, Any]]]:
+    """Of each best group of the recipe as it is the first run with the probe: training length, group, probe."""
+    found = []
+    for length, part in experiment.parts().items():
+        for key, runs in experiment.best_runs(part).items():
+            probes = [run.probes[probe] for run in runs if run.probes and run.probes.get(probe)]
+            found += [(length, key, probes[0])] if probes else []
+    return found
+
+
+@styled
+def memory_maps(experiment: Experiment) -> Picture | None:
+    """Free-running memories in two dimensions, by what they should hold."""
+    panels = shown_runs(experiment, "memory_map")
+    if not panels:
+        return None
+    columns = min(4, len(panels))
+    figure, axes = canvas(-(-len(panels) // columns), columns, width=3.7, height=3.5)
+    for axis, (length, key, memory) in zip(axes.flat, panels, strict=False):
+        points, groups = np.array(memory["points"]), np.array(memory["groups"])
+        order = sorted(set(memory["groups"]), key=lambda group: (not group.isdigit(), len(group), group))
+        for number, group in enumerate(order):
+            color, mine = COLORS[number % len(COLORS)], points[groups == group]
+            marker = MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+            axis.scatter(*mine.T, s=14, color=color, marker=marker, alpha=0.55, linewidths=0)
+        for number, group in enumerate(order):  # above all points
+            box = {"boxstyle": "round,pad=0.2", "facecolor": COLORS[number % len(COLORS)], "edgecolor": "none"}
+            middle = np.median(points[groups == group], axis=0)
+            axis.annotate(group, middle, ha="center", va="center", fontsize=9, color="white", bbox=box)
+        axis.set_title(f"{name_of(key)}, trained at {length}", fontsize=10)
+        axis.set_xlabel(f"{memory['explained']:.0%} of the variance", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    finish(figure, axes)
+    by = panels[0][2]["group_by"]
+    caption = f"Free-running memories in their first two principal components, coloured and labelled by {by}."
+    names = ", ".join(f"{name_of(key)} trained at {length}" for length, key, _ in panels)
+    return Picture("memory", caption, f"Scatter plots of memories by {by}: {names}.", figure)
+
+
+def tile(images: list[list[int]], height: int, width: int, given: int | None = None) -> np.ndarray:
+    """Up to 8 images side by side (height, 8·width + 7), with a gap between two; NaN where there is nothing.
+
+    given: the number of pixels that are shown of each; None for all.
+    """
+    strip = np.full((height, COLUMNS * (width + 1) - 1), np.nan)
+    for number, image in enumerate(images[:COLUMNS]):
+        pixels = np.array(image, dtype=float)
+        pixels[given if given is not None else len(pixels) :] = np.nan
+        strip[:, number * (width + 1) : number * (width + 1) + width] = pixels.reshape(height, width)
+    return strip
+
+
+@styled
+def image_samples(experiment: Experiment) -> Picture | None:
+    """Images, what was given of them, how the model goes on, and what it draws from nothing."""
+    panels = shown_runs(experiment, "images")
+    if not panels:
+        return None
+    figure, axes = canvas(len(panels), 1, width=5.6, height=3.2)
+    for axis, (length, key, images) in zip(axes[:, 0], panels, strict=True):
+        height, width, gap = images["height"], images["width"], max(1, images["height"] // 8)
+        strips = {
+            "original": tile(images["originals"], height, width),
+            "given": tile(images["originals"], height, width, images["given"]),
+            "completed": tile(images["completed"], height, width),
+            "generated": tile(images["generated"], height, width),
+        }
+        space = np.full((gap, COLUMNS * (width + 1) - 1), np.nan)
+        rows = [row for strip in strips.values() for row in (strip, space)][:-1]
+        picture = np.concatenate(rows)
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=images["levels"] - 1, interpolation="nearest")
+        axis.set_yticks(
+            [number * (height + gap) + (height - 1) / 2 for number in range(len(strips))], list(strips)
+        )
+        axis.set_xticks([])
+        axis.tick_params(length=0)
+        axis.set_title(f"{name_of(key)}, trained at {length}", fontsize=11)
+    finish(figure, axes)
+    for axis in axes.flat:
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    caption = (
+        "Validation images, the part of them that was given, how the model went on, and images from nothing."
+    )
+    return Picture(
+        "images", caption, f"Grids of images by {', '.join(name_of(key) for _, key, _ in panels)}.", figure
+    )

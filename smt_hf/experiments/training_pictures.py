@@ -1,0 +1,200 @@
+"""Pictures of how well and how fast each method learned: by length, while training, and how far it reaches."""
+
+import math
+import statistics
+from typing import Any
+
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from smt_hf.evaluation.comparison import AXES
+
+from .drawing import (
+    INK,
+    Picture,
+    canvas,
+    finish,
+    line_look,
+    look,
+    means_and_spans,
+    name_of,
+    powers_of_two,
+    styled,
+)
+from .findings import Experiment, gradient_reach, handover, learning_curve, mean_drift, teacher_values
+from .report import Key, best_groups, groups_of, values_by_length
+
+SMALLEST = 1e-9  # gradients below it are shown as none
+
+
+def cells_of(experiment: Experiment) -> list[str]:
+    return sorted({row["cell"] for row in experiment.rows})
+
+
+def draw_score_axis(axis: Any, experiment: Experiment) -> None:
+    """Limits of the y axis of scores, and where chance is."""
+    if experiment.metric == "accuracy":
+        axis.set_ylim(0, 1.04)
+    if experiment.chance is not None:
+        axis.axhline(experiment.chance, color=INK, linewidth=1, linestyle=":", label="chance")
+
+
+@styled
+def score_by_length(experiment: Experiment) -> Picture | None:
+    """The value at each length tested, one panel for each training length; bars span the seeds."""
+    parts = experiment.parts()
+    if not parts:
+        return None
+    cells, told = cells_of(experiment), []
+    figure, axes = canvas(1, len(parts), sharey=True)
+    for axis, (length, part) in zip(axes[0], parts.items(), strict=True):
+        groups = groups_of(part)
+        for key in best_groups(part):
+            values = values_by_length(groups[key])
+            means, spans = means_and_spans(values.values())
+            axis.errorbar(
+                list(values), means, yerr=spans, capsize=3, label=name_of(key), **line_look(key, cells)
+            )
+            shown = ", ".join(f"{mean:.3f} at {n}" for n, mean in zip(values, means, strict=True))
+            told.append(f"trained at {length}, {name_of(key)}: {shown}")
+        for cell, teacher in teacher_values(experiment, part).items():
+            axis.axhline(
+                statistics.fmean(teacher[0]), color=look(cell, cells)["color"], linewidth=1.2, linestyle="-.",
+                label=f"{cell}, teacher",
+            )  # fmt: skip
+        tested = sorted({row["length_tested"] for row in part})
+        powers_of_two(axis, tested)
+        draw_score_axis(axis, experiment)
+        axis.set_xlabel("tokens read")
+        axis.set_title(f"trained at {length}", fontsize=11)
+    axes[0, 0].set_ylabel(experiment.metric)
+    finish(figure, axes)
+    caption = (
+        f"Free-running {experiment.metric} from a cold start by the number of tokens read; "
+        "lines are means over seeds, bars their range, BPTT at its best learning rate."
+    )
+    return Picture("score", caption, f"{experiment.metric} by length. " + "; ".join(told) + ".", figure)
+
+
+@styled
+def learning_curves(experiment: Experiment) -> Picture | None:
+    """Evaluations while training against tokens, seconds and sequential steps; one row per training length."""
+    rows = []
+    for length, part in experiment.parts().items():
+        curves = {
+            key: [curve for run in runs if (curve := learning_curve(run, experiment.metric))]
+            for key, runs in experiment.best_runs(part).items()
+        }
+        if any(curves.values()):
+            rows.append((length, curves))
+    if not rows:
+        return None
+    figure, axes = canvas(len(rows), len(AXES), width=3.9, height=3.0, sharey=True)
+    for row, (length, curves) in zip(axes, rows, strict=True):
+        for axis, (quantity, label) in zip(row, AXES.items(), strict=True):
+            for key, found in curves.items():
+                for number, curve in enumerate(found):
+                    draw_curve(axis, quantity, key, curve, cells_of(experiment), labelled=number == 0)
+            draw_score_axis(axis, experiment)
+            axis.set_xlabel(label)
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_major_locator(MaxNLocator(5))
+        row[0].set_ylabel(f"{experiment.metric}, trained at {length}")
+    finish(figure, axes)
+    caption = (
+        "While training: the same evaluations against tokens seen, seconds, and sequential steps, that is cell "
+        "applications that had to wait for one another; one line for each seed, with a bar where DMT begins."
+    )
+    alt = (
+        f"Learning curves of {', '.join(dict.fromkeys(name_of(key) for _, curves in rows for key in curves))}."
+    )
+    return Picture("curves", caption, alt, figure)
+
+
+def draw_curve(
+    axis: Any, quantity: str, key: Key, curve: list[dict[str, Any]], cells: list[str], labelled: bool
+) -> None:
+    shown = line_look(key, cells)
+    axis.plot(
+        [line[quantity] for line in curve], [line["value"] for line in curve],
+        label=name_of(key) if labelled else None, markersize=4, **{**shown, "linewidth": 1.5},
+    )  # fmt: skip
+    if (last := handover(curve)) is not None:
+        axis.plot(
+            last[quantity], last["value"], marker="|", color=shown["color"], markersize=16, markeredgewidth=2,
+            linestyle="none", label="DMT begins" if labelled else None,
+        )  # fmt: skip
+
+
+@styled
+def reach(experiment: Experiment) -> Picture | None:
+    """The gradient of a loss by the distance of the token it teaches to remember."""
+    rows = []
+    for length, part in experiment.parts().items():
+        found = {key: gradient_reach(runs) for key, runs in experiment.best_runs(part).items()}
+        if any(found.values()):
+            rows.append((length, found))
+    if not rows:
+        return None
+    told = []
+    figure, axes = canvas(1, len(rows), sharey=True)
+    for axis, (length, found) in zip(axes[0], rows, strict=True):
+        for key, norms in found.items():
+            if not norms:
+                continue
+            shown = [norm if norm >= SMALLEST else math.nan for norm in norms]
+            every = max(1, len(norms) // 8)
+            axis.plot(
+                shown, label=name_of(key), markevery=every, markersize=5, **line_look(key, cells_of(experiment))
+            )
+            told.append(f"trained at {length}, {name_of(key)}: {norms[-1]:.1e} at distance {len(norms) - 1}")
+        axis.set_yscale("log")
+        axis.set_xlabel("tokens back")
+        axis.set_title(f"trained at {length}", fontsize=11)
+    axes[0, 0].set_ylabel("gradient, relative to the last token")
+    finish(figure, axes)
+    caption = (
+        "How much of the gradient arrives at a token so far back: SMT's goes through the teacher, "
+        "BPTT's through the unrolled cell; medians over seeds."
+    )
+    return Picture("gradient", caption, "Gradient norm by distance. " + "; ".join(told) + ".", figure)
+
+
+@styled
+def drift_by_horizon(experiment: Experiment) -> Picture | None:
+    """Distance of the free-running memory from the teacher's, before and after DMT."""
+    rows = []
+    for length, part in experiment.parts().items():
+        found = {
+            key: (mean_drift(runs, "smt"), mean_drift(runs, "dmt"))
+            for key, runs in experiment.best_runs(part).items()
+        }
+        found = {key: both for key, both in found.items() if any(both)}
+        if found:
+            rows.append((length, found))
+    if not rows:
+        return None
+    told = []
+    figure, axes = canvas(1, len(rows), sharey=True)
+    for axis, (length, found) in zip(axes[0], rows, strict=True):
+        for key, both in found.items():
+            for values, when, style in zip(both, ("before DMT", "after DMT"), ("--", "-"), strict=True):
+                if not values:
+                    continue
+                hollow = {"markerfacecolor": "none"} if style == "--" else {}
+                axis.plot(
+                    list(values), list(values.values()), linestyle=style, linewidth=2,
+                    label=f"{key.cell}, {when}", **hollow, **look(key.cell, cells_of(experiment)),
+                )  # fmt: skip
+                horizon = max(values)
+                told.append(f"trained at {length}, {key.cell}, {when}: {values[horizon]:.3f} at {horizon}")
+        powers_of_two(axis, sorted({h for both in found.values() for values in both for h in values}))
+        axis.set_xlabel("tokens since the start")
+        axis.set_title(f"trained at {length}", fontsize=11)
+        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("drift")
+    finish(figure, axes)
+    caption = (
+        "Drift, the mean squared distance between the free-running memory and the teacher's label, "
+        "before and after DMT; means over seeds, and 2 would be two unrelated memories."
+    )
+    return Picture("drift", caption, "Drift by horizon. " + "; ".join(told) + ".", figure)
