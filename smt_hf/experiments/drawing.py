@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from smt_hf.evaluation.comparison import STYLES
 
@@ -25,12 +26,17 @@ INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytic
 STYLE: dict[Any, Any] = dict.fromkeys(INKED, INK) | {
     "font.size": 11,
     "text.parse_math": False,  # a name may have dollar signs
+    "legend.handlelength": 2.8,  # room for a dash and its marker
     "svg.fonttype": "none",  # text stays text: it can be found, and takes the page's font
     "svg.image_inline": True,
 }
 # The same colour for a cell in every picture; cells of a user's own take those that are left.
 CELLS = ("gru", "transformer", "lstm", "mlp", "elman")
-BESIDE = 2.7  # inches of a legend's entry
+BESIDE = 2.6  # inches of a legend's entry
+REFERENCES = ("chance", "teacher", "DMT begins")  # ends of labels that stand last in a legend
+# In a page, colours are those of its style, which has lighter ones for dark pages.
+PAGE_COLORS = {color: f"var(--color-{number})" for number, color in enumerate(COLORS)}
+PAGE_COLORS |= {INK: "currentColor", "#FFFFFF": "var(--page)"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def line_look(key: Key, cells: Iterable[str]) -> dict[str, Any]:
 
 
 def name_of(key: Key) -> str:
-    return f"{key.cell}, " + ("SMT → DMT" if key.method == "smt" else f"BPTT ({key.learning_rate:g})")
+    return f"{key.cell}, " + ("SMT → DMT" if key.method == "smt" else "BPTT")
 
 
 def finish(figure: Figure, axes: Any, columns: int | None = None) -> None:
@@ -100,6 +106,7 @@ def finish(figure: Figure, axes: Any, columns: int | None = None) -> None:
         handles, labels = axis.get_legend_handles_labels()
         entries = dict(zip(labels, handles, strict=True)) | entries
     if entries:
+        entries = {label: entries[label] for label in sorted(entries, key=lambda one: one.endswith(REFERENCES))}
         figure.legend(
             list(entries.values()), list(entries), loc="outside lower center", frameon=False,
             ncols=columns or max(1, min(len(entries), int(figure.get_figwidth() / BESIDE))),
@@ -112,6 +119,12 @@ def powers_of_two(axis: Any, ticks: Iterable[float], labels: Iterable[str] | Non
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, list(labels) if labels else [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
+
+
+def plain_powers(axis: Any) -> None:
+    """Labels of a logarithmic axis (matplotlib's own are formulas)."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save_png(picture: Picture, path: Path) -> None:
@@ -130,7 +143,15 @@ def inline_svg(picture: Picture, salt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[A-Za-z]+\w*_\d+"', "", text)  # of groups, the same in every picture
-    text = re.sub(r"\n\s*", "\n", text).replace(INK.lower(), "currentColor")
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: shorter(found[0]), text)
+    text = re.sub(r"\n\s*", "\n", text)
+    for color, name in PAGE_COLORS.items():
+        text = text.replace(f": {color.lower()}", f": {name}")
     head, rest = text.split(">", 1)
     head = re.sub(r' (height|version|xmlns\S*?)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{html.escape(picture.alt)}">{rest}'.strip()
+
+
+def shorter(attribute: str) -> str:
+    """Coordinates to a hundredth of a point."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute)

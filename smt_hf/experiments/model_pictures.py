@@ -11,7 +11,6 @@ from smt_hf.evaluation.comparison import spread
 from .drawing import (
     COLORS,
     INK,
-    MARKERS,
     Picture,
     canvas,
     finish,
@@ -87,14 +86,8 @@ def variants(experiment: Experiment) -> Picture | None:
                 place, mean, xerr=ends if len(values) > 1 else None, height=0.62, edgecolor=color,
                 facecolor=color if name == "" else to_rgba(color, 0.45), ecolor=INK, capsize=3,
             )  # fmt: skip
-            axis.annotate(
-                spread(values),
-                (max(values), place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
+            beside = axis.get_yaxis_transform()  # x as a part of the panel: a column of figures at its right
+            axis.text(1.03, place, spread(values), transform=beside, va="center", fontsize=9)
             told.append(f"{cell}, {method}, {name or 'the recipe as it is'}: {spread(values)}")
         if "" in found:
             axis.axvline(statistics.fmean(found[""]), color=color, linewidth=1.2, linestyle="--")
@@ -104,7 +97,8 @@ def variants(experiment: Experiment) -> Picture | None:
                 "chance", (experiment.chance, -0.62), xytext=(2, 0), textcoords="offset points", fontsize=8
             )
         axis.set_ylim(-0.75, len(names) - 0.4)
-        axis.margins(x=0.28)  # room for the figures
+        if experiment.metric == "accuracy":
+            axis.set_xlim(0, 1.04)
         axis.set_yticks(
             range(len(names)), [name.replace(",", ",\n") or "the recipe as it is" for name in names]
         )
@@ -120,13 +114,26 @@ def variants(experiment: Experiment) -> Picture | None:
 
 
 def shown_runs(experiment: Experiment, probe: str) -> list[tuple[int, Key, dict[str, Any]]]:
-    """Of each best group of the recipe as it is the first run with the probe: training length, group, probe."""
-    found = []
-    for length, part in experiment.parts().items():
+    """Of each best group of the recipe as it is the first run with the probe: training length, group, probe.
+
+    Of several training lengths the longest that has any.
+    """
+    for length, part in reversed(experiment.parts().items()):
+        found = []
         for key, runs in experiment.best_runs(part).items():
             probes = [run.probes[probe] for run in runs if run.probes and run.probes.get(probe)]
             found += [(length, key, probes[0])] if probes else []
-    return found
+        if found:
+            return found
+    return []
+
+
+def draw_points(axis: Any, points: np.ndarray, color: str) -> None:
+    """Points (N, 2) as one line of round dots: in a page, a part of what as many markers take."""
+    dot = np.array([[0.0, 0.0], [1e-4, 0.0], [np.nan, np.nan]])  # a start, an end beside it, and a gap
+    xs, ys = (points[:, None] + dot).reshape(-1, 2).T
+    (line,) = axis.plot(xs, ys, color=color, linewidth=4, alpha=0.55, solid_capstyle="round")
+    line.get_path().should_simplify = False
 
 
 @styled
@@ -135,15 +142,13 @@ def memory_maps(experiment: Experiment) -> Picture | None:
     panels = shown_runs(experiment, "memory_map")
     if not panels:
         return None
-    columns = min(4, len(panels))
+    columns = min(2, len(panels))
     figure, axes = canvas(-(-len(panels) // columns), columns, width=3.7, height=3.5)
     for axis, (length, key, memory) in zip(axes.flat, panels, strict=False):
         points, groups = np.array(memory["points"]), np.array(memory["groups"])
         order = sorted(set(memory["groups"]), key=lambda group: (not group.isdigit(), len(group), group))
         for number, group in enumerate(order):
-            color, mine = COLORS[number % len(COLORS)], points[groups == group]
-            marker = MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
-            axis.scatter(*mine.T, s=14, color=color, marker=marker, alpha=0.55, linewidths=0)
+            draw_points(axis, points[groups == group], COLORS[number % len(COLORS)])
         for number, group in enumerate(order):  # above all points
             box = {"boxstyle": "round,pad=0.2", "facecolor": COLORS[number % len(COLORS)], "edgecolor": "none"}
             middle = np.median(points[groups == group], axis=0)
@@ -180,25 +185,29 @@ def image_samples(experiment: Experiment) -> Picture | None:
     panels = shown_runs(experiment, "images")
     if not panels:
         return None
-    figure, axes = canvas(len(panels), 1, width=5.6, height=3.2)
-    for axis, (length, key, images) in zip(axes[:, 0], panels, strict=True):
+    columns = min(2, len(panels))
+    figure, axes = canvas(-(-len(panels) // columns), columns, width=4.6, height=2.4)
+    for axis, (length, key, images) in zip(axes.flat, panels, strict=False):
         height, width, gap = images["height"], images["width"], max(1, images["height"] // 8)
         strips = {
             "original": tile(images["originals"], height, width),
-            "given": tile(images["originals"], height, width, images["given"]),
+            "given": tile(images["originals"], height, width, images["given"])[: -(-images["given"] // width)],
             "completed": tile(images["completed"], height, width),
             "generated": tile(images["generated"], height, width),
         }
         space = np.full((gap, COLUMNS * (width + 1) - 1), np.nan)
         rows = [row for strip in strips.values() for row in (strip, space)][:-1]
-        picture = np.concatenate(rows)
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=images["levels"] - 1, interpolation="nearest")
-        axis.set_yticks(
-            [number * (height + gap) + (height - 1) / 2 for number in range(len(strips))], list(strips)
+        starts = np.cumsum([0, *(len(strip) + gap for strip in strips.values())])
+        middles = [start + (len(strip) - 1) / 2 for start, strip in zip(starts, strips.values(), strict=False)]
+        axis.imshow(
+            np.concatenate(rows), cmap="gray", vmin=0, vmax=images["levels"] - 1, interpolation="nearest"
         )
+        axis.set_yticks(middles, list(strips))
         axis.set_xticks([])
         axis.tick_params(length=0)
         axis.set_title(f"{name_of(key)}, trained at {length}", fontsize=11)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
     finish(figure, axes)
     for axis in axes.flat:
         axis.grid(visible=False)

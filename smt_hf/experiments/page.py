@@ -82,14 +82,14 @@ def summary_table(experiments: Sequence[tuple[str, Experiment]]) -> str:
             smt, bptt = figures(line, experiment.metric)
             chance = "" if experiment.chance is None else f"{experiment.chance:.3f}"
             teacher = spread(line.teacher) if line.teacher else ""
-            names = [link(title), escape(experiment.metric), str(line.length), escape(line.cell)]
+            names = [link(title), escape(line.cell), escape(experiment.metric), str(line.length)]
             rows.append(("", [*names, smt, bptt, teacher, chance]))
-    head = ["experiment", "metric", "length", "cell", "SMT → DMT", "best BPTT", "teacher", "chance"]
+    head = ["experiment", "cell", "metric", "length", "SMT → DMT", "best BPTT", "teacher", "chance"]
     note = (
         "Free-running from a cold start at the trained length; text and images: the mean over all horizons. "
         "Several seeds: mean ± half the range. Bold: the better of the two means, to three digits."
     )
-    return table(head, rows, words=2) + f'<p class="note">{note}</p>'
+    return table(head, rows, words=3) + f'<p class="note">{note}</p>'
 
 
 def figures(line: Summary, metric: str) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def experiment_section(title: str, experiment: Experiment, pictures: list[Pictur
         parts.append(results_table(experiment, length, part))
     parts += [figure(picture, f"{title}-{picture.name}") for picture in pictures]
     commands = dict.fromkeys(row["command"] for row in experiment.rows)
-    parts.append(f"<p>To make it again: <code>{escape(again(experiment))}</code></p>")
+    parts.append(f"<p>To make it again:</p><pre>{escape(again(experiment))}</pre>")
     listed = "\n".join(map(escape, commands))
     parts.append(
         f"<details><summary>The {len(commands)} runs one by one</summary><pre>{listed}</pre></details>"
@@ -206,7 +206,7 @@ def speed_section(benchmarks: dict[str, tuple[dict[str, Any], Picture | None]]) 
             f"medians of {record['repeats']} rounds"
         )
         parts.append(f'<p class="note">{escape(told)}</p>')
-        parts.append(f"<p>To make it again: <code>smt-hf {escape(' '.join(record['command']))}</code></p>")
+        parts.append(f"<p>To make it again:</p><pre>smt-hf {escape(' '.join(record['command']))}</pre>")
     return "\n".join([*parts, "</section>"])
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .drawing import CELLS, COLORS, INK, MARKERS, Picture, canvas, finish, powers_of_two, styled
+from .drawing import CELLS, COLORS, INK, MARKERS, Picture, canvas, finish, plain_powers, powers_of_two, styled
 from .findings import parse
 
 PATTERN = "benchmark-*.json"
@@ -72,6 +72,8 @@ def draw_bars(
     """Horizontal bars, the first on top, each with its figure."""
     places = range(len(values))
     axis.barh(places, list(values.values()), height=0.62, color=colors, log=log)
+    if log:
+        plain_powers(axis.xaxis)
     axis.set_yticks(places, list(values))
     axis.invert_yaxis()
     for place, value, text in zip(places, values.values(), texts, strict=True):
@@ -102,7 +104,7 @@ def decode(rows: list[dict[str, Any]]) -> Picture | None:
     held = {model: states[model, ""][max(states[model, ""])] for model in models}
     colors = [model_look(model, models)["color"] for model in models]
     draw_bars(right, held, [size(n) for n in held.values()], colors, log=True)
-    right.set_xlabel("bytes, logarithmic")
+    right.set_xlabel("bytes")
     right.set_title(f"state after {contexts[-1]:,} tokens", fontsize=11)
     finish(figure, axes, columns=4)
     right.grid(visible=False, axis="y")
@@ -153,6 +155,7 @@ def train(rows: list[dict[str, Any]]) -> Picture | None:
         told.append(label)
     powers_of_two(axis, contexts, [f"{n:,}" for n in contexts])
     axis.set_yscale("log")
+    plain_powers(axis.yaxis)
     axis.set_xlabel("tokens of context")
     axis.set_ylabel("training tokens per second")
     finish(figure, axes)

@@ -17,6 +17,7 @@ from .drawing import (
     look,
     means_and_spans,
     name_of,
+    plain_powers,
     powers_of_two,
     styled,
 )
@@ -93,7 +94,7 @@ def learning_curves(experiment: Experiment) -> Picture | None:
         for axis, (quantity, label) in zip(row, AXES.items(), strict=True):
             for key, found in curves.items():
                 for number, curve in enumerate(found):
-                    draw_curve(axis, quantity, key, curve, cells_of(experiment), labelled=number == 0)
+                    draw_curve(axis, quantity, key, curve, cells_of(experiment), first=number == 0)
             draw_score_axis(axis, experiment)
             axis.set_xlabel(label)
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -111,17 +112,20 @@ def learning_curves(experiment: Experiment) -> Picture | None:
 
 
 def draw_curve(
-    axis: Any, quantity: str, key: Key, curve: list[dict[str, Any]], cells: list[str], labelled: bool
+    axis: Any, quantity: str, key: Key, curve: list[dict[str, Any]], cells: list[str], first: bool
 ) -> None:
+    """One run. The first seed of a group carries its label and markers; the others are thinner lines."""
     shown = line_look(key, cells)
+    if not first:
+        shown |= {"marker": "none", "linewidth": 1}
     axis.plot(
         [line[quantity] for line in curve], [line["value"] for line in curve],
-        label=name_of(key) if labelled else None, markersize=4, **{**shown, "linewidth": 1.5},
+        label=name_of(key) if first else None, markersize=4, **shown,
     )  # fmt: skip
     if (last := handover(curve)) is not None:
         axis.plot(
             last[quantity], last["value"], marker="|", color=shown["color"], markersize=16, markeredgewidth=2,
-            linestyle="none", label="DMT begins" if labelled else None,
+            linestyle="none", label="DMT begins" if first else None,
         )  # fmt: skip
 
 
@@ -148,6 +152,8 @@ def reach(experiment: Experiment) -> Picture | None:
             )
             told.append(f"trained at {length}, {name_of(key)}: {norms[-1]:.1e} at distance {len(norms) - 1}")
         axis.set_yscale("log")
+        plain_powers(axis.yaxis)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlabel("tokens back")
         axis.set_title(f"trained at {length}", fontsize=11)
     axes[0, 0].set_ylabel("gradient, relative to the last token")
