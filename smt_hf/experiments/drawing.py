@@ -2,6 +2,7 @@
 
 import html
 import io
+import math
 import re
 import statistics
 from collections.abc import Iterable
@@ -107,10 +108,11 @@ def finish(figure: Figure, axes: Any, columns: int | None = None) -> None:
         entries = dict(zip(labels, handles, strict=True)) | entries
     if entries:
         entries = {label: entries[label] for label in sorted(entries, key=lambda one: one.endswith(REFERENCES))}
+        most = columns or max(1, int(figure.get_figwidth() / BESIDE))
+        ncols = math.ceil(len(entries) / math.ceil(len(entries) / most))  # rows of equal length
         figure.legend(
-            list(entries.values()), list(entries), loc="outside lower center", frameon=False,
-            ncols=columns or max(1, min(len(entries), int(figure.get_figwidth() / BESIDE))),
-        )  # fmt: skip
+            list(entries.values()), list(entries), loc="outside lower center", frameon=False, ncols=ncols
+        )
 
 
 def powers_of_two(axis: Any, ticks: Iterable[float], labels: Iterable[str] | None = None) -> None:
@@ -142,7 +144,7 @@ def inline_svg(picture: Picture, salt: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z]+\w*_\d+"', "", text)  # of groups, the same in every picture
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # of groups, the same in every picture
     text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: shorter(found[0]), text)
     text = re.sub(r"\n\s*", "\n", text)
     for color, name in PAGE_COLORS.items():

@@ -112,7 +112,9 @@ def in_metric(metrics: dict[str, Any], metric: str, run: RunFiles) -> float | No
         return metrics["accuracy"]
     if metric == "bits per dimension":
         return bits_per_byte(metrics["loss"], 1.0)
-    return run.record and bits_per_byte(metrics["loss"], run.record["bytes_per_token"])
+    if run.record is None:
+        return None
+    return bits_per_byte(metrics["loss"], run.record["bytes_per_token"])
 
 
 def learning_curve(run: RunFiles, metric: str) -> list[dict[str, Any]]:

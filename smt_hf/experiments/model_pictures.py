@@ -144,7 +144,7 @@ def memory_maps(experiment: Experiment) -> Picture | None:
         return None
     columns = min(2, len(panels))
     figure, axes = canvas(-(-len(panels) // columns), columns, width=3.7, height=3.5)
-    for axis, (length, key, memory) in zip(axes.flat, panels, strict=False):
+    for axis, (_, key, memory) in zip(axes.flat, panels, strict=False):
         points, groups = np.array(memory["points"]), np.array(memory["groups"])
         order = sorted(set(memory["groups"]), key=lambda group: (not group.isdigit(), len(group), group))
         for number, group in enumerate(order):
@@ -153,16 +153,19 @@ def memory_maps(experiment: Experiment) -> Picture | None:
             box = {"boxstyle": "round,pad=0.2", "facecolor": COLORS[number % len(COLORS)], "edgecolor": "none"}
             middle = np.median(points[groups == group], axis=0)
             axis.annotate(group, middle, ha="center", va="center", fontsize=9, color="white", bbox=box)
-        axis.set_title(f"{name_of(key)}, trained at {length}", fontsize=10)
-        axis.set_xlabel(f"{memory['explained']:.0%} of the variance", fontsize=9)
+        axis.set_title(f"{name_of(key)} ({memory['explained']:.0%} of the variance)", fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     finish(figure, axes)
-    by = panels[0][2]["group_by"]
-    caption = f"Free-running memories in their first two principal components, coloured and labelled by {by}."
-    names = ", ".join(f"{name_of(key)} trained at {length}" for length, key, _ in panels)
+    length, _, first = panels[0]
+    by = first["group_by"]
+    caption = (
+        f"Free-running memories, trained at {length}, in their first two principal components; "
+        f"coloured and labelled by {by}."
+    )
+    names = ", ".join(name_of(key) for _, key, _ in panels)
     return Picture("memory", caption, f"Scatter plots of memories by {by}: {names}.", figure)
 
 

@@ -82,14 +82,14 @@ def summary_table(experiments: Sequence[tuple[str, Experiment]]) -> str:
             smt, bptt = figures(line, experiment.metric)
             chance = "" if experiment.chance is None else f"{experiment.chance:.3f}"
             teacher = spread(line.teacher) if line.teacher else ""
-            names = [link(title), escape(line.cell), escape(experiment.metric), str(line.length)]
-            rows.append(("", [*names, smt, bptt, teacher, chance]))
-    head = ["experiment", "cell", "metric", "length", "SMT → DMT", "best BPTT", "teacher", "chance"]
+            names = [link(title), escape(line.cell), str(line.length)]
+            rows.append(("", [*names, smt, bptt, teacher, chance, escape(experiment.metric)]))
+    head = ["experiment", "cell", "length", "SMT → DMT", "best BPTT", "teacher", "chance", "metric"]
     note = (
         "Free-running from a cold start at the trained length; text and images: the mean over all horizons. "
         "Several seeds: mean ± half the range. Bold: the better of the two means, to three digits."
     )
-    return table(head, rows, words=3) + f'<p class="note">{note}</p>'
+    return table(head, rows, words=2) + f'<p class="note">{note}</p>'
 
 
 def figures(line: Summary, metric: str) -> tuple[str, str]:

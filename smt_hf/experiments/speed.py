@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
 from .drawing import CELLS, COLORS, INK, MARKERS, Picture, canvas, finish, plain_powers, powers_of_two, styled
 from .findings import parse
 
@@ -69,11 +71,13 @@ def size(number: float) -> str:
 def draw_bars(
     axis: Any, values: dict[str, float], texts: list[str], colors: list[Any], log: bool = False
 ) -> None:
-    """Horizontal bars, the first on top, each with its figure."""
+    """Horizontal bars, the first on top, each with its figure. log: of bytes, on a logarithmic axis."""
     places = range(len(values))
     axis.barh(places, list(values.values()), height=0.62, color=colors, log=log)
     if log:
-        plain_powers(axis.xaxis)
+        axis.xaxis.set_major_locator(LogLocator(numticks=5))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+        axis.xaxis.set_minor_locator(NullLocator())
     axis.set_yticks(places, list(values))
     axis.invert_yaxis()
     for place, value, text in zip(places, values.values(), texts, strict=True):
@@ -104,7 +108,6 @@ def decode(rows: list[dict[str, Any]]) -> Picture | None:
     held = {model: states[model, ""][max(states[model, ""])] for model in models}
     colors = [model_look(model, models)["color"] for model in models]
     draw_bars(right, held, [size(n) for n in held.values()], colors, log=True)
-    right.set_xlabel("bytes")
     right.set_title(f"state after {contexts[-1]:,} tokens", fontsize=11)
     finish(figure, axes, columns=4)
     right.grid(visible=False, axis="y")

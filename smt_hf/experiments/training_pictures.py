@@ -196,7 +196,7 @@ def drift_by_horizon(experiment: Experiment) -> Picture | None:
         powers_of_two(axis, sorted({h for both in found.values() for values in both for h in values}))
         axis.set_xlabel("tokens since the start")
         axis.set_title(f"trained at {length}", fontsize=11)
-        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # once all is drawn: it ends the scaling of every panel
     axes[0, 0].set_ylabel("drift")
     finish(figure, axes)
     caption = (

@@ -5,6 +5,7 @@
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,37 @@ def test_report_draws_from_the_table_alone(done, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("tiny trained at 8") == 2
     assert (tmp_path / "one" / "tiny.png").is_file() and (tmp_path / "two" / "tiny.png").is_file()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="tiny-one"' in page and 'id="tiny-two"' in page
+
+
+def test_report_reads_benchmarks_and_stored_experiments_below(done, tmp_path, capsys):
+    stored = tmp_path / "experiments" / "tiny"
+    stored.mkdir(parents=True)
+    (stored / "results.csv").write_bytes((done / "results.csv").read_bytes())
+    record = Path(__file__).parents[2] / "docs" / "results" / "benchmark-train.json"
+    (tmp_path / record.name).write_bytes(record.read_bytes())
+    assert main(["report", str(tmp_path)]) == 0
+    assert (stored / "tiny.png").is_file() and (tmp_path / "benchmark-train.png").is_file()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="tiny"' in page and 'id="speed"' in page
+
+
+def test_report_names_probes_of_another_version_and_writes_nothing(done, tmp_path, capfd):
+    (tmp_path / "results.csv").write_bytes((done / "results.csv").read_bytes())
+    name = read_results(done / "results.csv")[0]["run"]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "probes.json").write_text('{"format": 99}')
+    assert main(["report", str(tmp_path)]) == 2
+    assert f"{name}/probes.json has format 99" in one_line(capfd.readouterr().err)
+    assert not (tmp_path / "report.html").exists() and not list(tmp_path.glob("*.png"))
+
+
+def test_report_without_matplotlib_says_what_to_install(done, tmp_path, capfd, monkeypatch):
+    (tmp_path / "results.csv").write_bytes((done / "results.csv").read_bytes())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", str(tmp_path)]) == 2
+    assert "pip install 'smt-hf[report]'" in one_line(capfd.readouterr().err)
 
 
 def test_report_refuses_a_folder_without_results(tmp_path, capfd):

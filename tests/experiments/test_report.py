@@ -1,57 +1,13 @@
-# mypy: disable-error-code="arg-type"
-"""The table and the picture of an experiment, from rows made by hand."""
+"""The table of an experiment, from rows made by hand."""
 
 import io
 from typing import Any
 
 import pytest
+from handmade import BITS, STACK, rows
 from rich.console import Console
 
-from smt_hf.experiments.report import (
-    COLORS,
-    INK,
-    best_groups,
-    plot_by_length,
-    results_tables,
-)
-from smt_hf.experiments.results import FORMAT
-
-
-def rows(cell: str, method: str, rate: float, values: dict[int, float], seed: int = 0, **changes) -> list[dict]:
-    shared = {
-        "format": FORMAT,
-        "experiment": "stack",
-        "run": f"{cell}-{method}-{rate}-{seed}",
-        "task": "stack",
-        "cell": cell,
-        "method": method,
-        "seed": seed,
-        "learning_rate": rate,
-        "length_trained": 64,
-        "metric": "accuracy",
-        "chance": 0.25,
-        "seconds": 360.0,
-        "tokens": 10_000,
-        "sequential_steps": 12_345,
-        "command": "smt-hf pretrain",
-        "commit": "abc",
-        **changes,
-    }
-    return [{**shared, "length_tested": length, "value": value} for length, value in values.items()]
-
-
-STACK = [
-    *rows("gru", "smt", 2e-3, {64: 0.99, 128: 0.9, 256: 0.8}, seed=0),
-    *rows("gru", "smt", 2e-3, {64: 0.97, 128: 0.8, 256: 0.5}, seed=1),
-    # The best where it was trained, and the worst elsewhere: chosen all the same.
-    *rows("gru", "bptt", 1e-3, {64: 0.9, 128: 0.3, 256: 0.3}, seed=0),
-    *rows("gru", "bptt", 1e-3, {64: 0.7, 128: 0.3, 256: 0.3}, seed=1),
-    # Better than the one above with one seed, worse with the other, and in the mean.
-    *rows("gru", "bptt", 3e-3, {64: 0.95, 128: 0.9, 256: 0.9}, seed=0),
-    *rows("gru", "bptt", 3e-3, {64: 0.2, 128: 0.9, 256: 0.9}, seed=1),
-    *rows("transformer", "smt", 2e-3, {64: 0.5, 128: 0.5, 256: 0.5}),
-    *rows("transformer", "bptt", 3e-4, {64: 0.25, 128: 0.25, 256: 0.25}),
-]
+from smt_hf.experiments.report import best_groups, results_tables, scores
 
 
 def printed(rows: list[dict[str, Any]], width: int = 80) -> list[str]:
@@ -63,20 +19,19 @@ def printed(rows: list[dict[str, Any]], width: int = 80) -> list[str]:
 
 def test_the_learning_rate_is_chosen_where_it_was_trained_by_the_mean_over_seeds():
     assert best_groups(STACK) == [
-        ("gru", "smt", 2e-3),
-        ("gru", "bptt", 1e-3),
-        ("transformer", "smt", 2e-3),
-        ("transformer", "bptt", 3e-4),
+        ("", "gru", "smt", 2e-3),
+        ("", "gru", "bptt", 1e-3),
+        ("", "transformer", "smt", 2e-3),
+        ("", "transformer", "bptt", 3e-4),
     ]
 
 
 def test_of_bits_the_fewest_over_all_horizons_are_best():
-    bits = {"metric": "bits_per_byte", "chance": None, "experiment": "text"}
     text = [
-        *rows("gru", "bptt", 1e-3, {32: 2.0, 64: 2.5}, **bits),
-        *rows("gru", "bptt", 3e-3, {32: 2.2, 64: 2.1}, **bits),
+        *rows("gru", "bptt", 1e-3, {32: 2.0, 64: 2.5}, **BITS),
+        *rows("gru", "bptt", 3e-3, {32: 2.2, 64: 2.1}, **BITS),
     ]
-    assert best_groups(text) == [("gru", "bptt", 3e-3)]
+    assert best_groups(text) == [("", "gru", "bptt", 3e-3)]
 
 
 def test_the_table_gives_mean_and_half_the_range_in_80_columns():
@@ -95,51 +50,19 @@ def test_each_training_length_has_a_table_of_its_own():
     assert ["trained at 64" in title for title in titles] == [True, False]
 
 
-def luminance(color: str) -> float:
-    """Relative luminance. Source: WCAG 2.2."""
-    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+def test_a_run_scores_where_it_was_trained_and_bits_weigh_each_token_alike():
+    table = rows("gru", "smt", 1e-3, {32: 9.0, 64: 0.5, 128: 9.0})
+    assert scores(table) == [0.5]
+    text = rows("gru", "smt", 1e-3, {256: 1.0, 32: 3.0, 64: 2.0}, **BITS)
+    assert scores(text) == pytest.approx([(32 * 3.0 + 32 * 2.0 + 192 * 1.0) / 256])
 
 
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("page", ["#FFFFFF", "#0D1117"])
-def test_every_colour_is_readable_on_a_light_and_on_a_dark_page(page):
-    """3 for lines and 4 for text, which WCAG asks to be 3 and, of small text, 4.5."""
-    assert all(contrast(color, page) >= 3 for color in COLORS), [contrast(c, page) for c in COLORS]
-    assert contrast(INK, page) >= 4
-
-
-def test_the_picture_shows_the_best_of_each_cell_and_method(tmp_path, monkeypatch):
-    import matplotlib.pyplot as plt
-
-    figures: list[Any] = []
-    monkeypatch.setattr(plt, "close", figures.append)
-    longer = rows("gru", "smt", 2e-3, {256: 0.5, 512: 0.4}, length_trained=256)
-    plot_by_length([*STACK, *longer], tmp_path / "stack.png")
-    monkeypatch.undo()
-    assert (tmp_path / "stack.png").read_bytes().startswith(b"\x89PNG")
-    left, right = figures[0].axes
-    lines = {bar.get_label(): bar.lines[0].get_xydata().tolist() for bar in left.containers}
-    assert lines.keys() == {
-        "gru, SMT → DMT",
-        "gru, BPTT (0.001)",
-        "transformer, SMT → DMT",
-        "transformer, BPTT (0.0003)",
-    }
-    assert [x for x, _ in lines["gru, SMT → DMT"]] == [64, 128, 256]
-    assert [y for _, y in lines["gru, SMT → DMT"]] == pytest.approx([0.98, 0.85, 0.65])
-    assert [bar.lines[0].get_xdata().tolist() for bar in right.containers] == [[256, 512]]
-    plt.close(figures[0])
-
-
-def test_the_picture_has_no_background(tmp_path):
-    import matplotlib.image
-
-    plot_by_length(STACK, tmp_path / "stack.png")
-    pixels = matplotlib.image.imread(tmp_path / "stack.png")
-    assert pixels.shape[-1] == 4 and (pixels[..., 3] == 0).mean() > 0.8
+def test_a_variant_chooses_a_learning_rate_of_its_own():
+    changed = [
+        *rows("gru", "bptt", 1e-3, {64: 0.1}, variant="num-labels=4"),
+        *rows("gru", "bptt", 3e-3, {64: 0.2}, variant="num-labels=4"),
+    ]
+    assert best_groups([*STACK, *changed])[-1] == ("num-labels=4", "gru", "bptt", 3e-3)
+    assert len(best_groups([*STACK, *changed])) == 5
+    line = next(line for line in printed([*STACK, *changed], 100) if "num-labels=4" in line and "*" in line)
+    assert line.split()[:4] == ["gru", "num-labels=4", "bptt", "0.003*"]
