@@ -194,7 +194,8 @@ def figure(picture: Picture, name: str) -> str:
 
 def speed_section(benchmarks: dict[str, tuple[dict[str, Any], Picture | None]]) -> str:
     parts = ['<section id="speed">', "<h2>Speed</h2>"]
-    for name, (record, picture) in sorted(benchmarks.items(), key=lambda item: KINDS.index(item[1][0]["what"])):
+    ordered = sorted(benchmarks.items(), key=lambda item: (KINDS.index(item[1][0]["what"]), item[0]))
+    for name, (record, picture) in ordered:
         machine = record["machine"]
         parts.append(f"<h3>{TITLES[record['what']]} <small>{escape(name)}</small></h3>")
         if picture is not None:

@@ -75,6 +75,7 @@ def draw_bars(
     places = range(len(values))
     axis.barh(places, list(values.values()), height=0.62, color=colors, log=log)
     if log:
+        axis.set_xlim(left=min(values.values()) / 5)  # a bar from there: only its end tells
         axis.xaxis.set_major_locator(LogLocator(numticks=5))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         axis.xaxis.set_minor_locator(NullLocator())
