@@ -67,4 +67,5 @@ def draw(folder: Path, tables: list[Path], console) -> None:
             save_png(speed, folder / f"{name}.png")
             count += 1
     write_atomic(folder / PAGE, page(drawn, clocked))
-    console.print(f"{folder / PAGE}, and {count} pictures beside the results", soft_wrap=True)
+    console.print(f"{count} pictures beside the results, and all of it on one page:")
+    console.print(f"{folder / PAGE}", soft_wrap=True)
