@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -66,6 +67,7 @@ def compile_frozen(
     # A function of its own: programs are found by their code, and one of other weights would be found too.
     program = torch.compile(types.FunctionType(step.__code__.replace(), step.__globals__), **arguments)
     # Around the call, since tracing asks for `freezing` too, and does not see the options of one program.
-    with inductor.patch(CPU_OPTIONS):
+    with inductor.patch(CPU_OPTIONS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's, of its own code
         program(model, memory, tokens)
     return program

@@ -123,8 +123,6 @@ def test_weights_are_told_apart_by_any_bit_of_any_of_them():
 
 
 @pytest.mark.slow  # a C++ compiler works for minutes
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # the compiler's own
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 def test_frozen_programs_give_the_logits_of_their_own_weights_up_to_rounding(cell):
     model = talking_model(cell)
