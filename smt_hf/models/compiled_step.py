@@ -62,12 +62,13 @@ def compiled_step(
 def compile_frozen(
     model: nn.Module, step: Callable, arguments: dict[str, Any], memory: torch.Tensor, tokens: torch.Tensor
 ) -> Callable:
-    import torch._inductor.config as inductor  # takes a second
-
-    # A function of its own: programs are found by their code, and one of other weights would be found too.
-    program = torch.compile(types.FunctionType(step.__code__.replace(), step.__globals__), **arguments)
-    # Around the call, since tracing asks for `freezing` too, and does not see the options of one program.
-    with inductor.patch(CPU_OPTIONS), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's, of its own code
-        program(model, memory, tokens)
+        import torch._inductor.config as inductor  # takes a second
+
+        # A function of its own: programs are found by their code, and one of other weights would be found too.
+        program = torch.compile(types.FunctionType(step.__code__.replace(), step.__globals__), **arguments)
+        # Around the call, since tracing asks for `freezing` too, and does not see the options of one program.
+        with inductor.patch(CPU_OPTIONS):
+            program(model, memory, tokens)
     return program

@@ -52,7 +52,7 @@ class PrefillMixin:
     def prefill(
         self, input_ids: torch.Tensor, past_key_values: Cache | None = None,
         attention_mask: torch.Tensor | None = None, *,
-        tolerance: float = 1e-4, max_sweeps: int = 16, chunk: int = 64,
+        tolerance: float = 1e-4, max_sweeps: int = 64, chunk: int = 256,
     ) -> PrefillOutput:  # fmt: skip
         """Read input_ids (B, T) as `forward` does, up to `tolerance`, by sweeps over `chunk` tokens at a time.
 

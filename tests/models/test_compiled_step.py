@@ -45,6 +45,20 @@ def test_one_program_serves_all_tokens_and_calls_until_the_weights_change(cell):
     assert len(compiled_step.programs[model]) == 1  # those of the weights before are gone
 
 
+def test_all_tokens_but_the_first_come_from_the_program():
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def run(*args: Any) -> Any:
+            calls.append(graph)
+            return graph.forward(*args)
+
+        return run
+
+    generate(talking_model(), prompt(), compile_config=with_backend(backend), **OPTIONS)
+    assert len(calls) == 1 + NEW - 1  # the first to make sure that it runs
+
+
 def test_two_models_are_two_programs_and_draw_as_they_do_otherwise():
     graphs: list = []
     config = recording(graphs)
