@@ -184,7 +184,7 @@ def step_lines(name: str) -> list[str]:
 def compiled_lines() -> list[str]:
     """Tokens/s plain and compiled, in the same rounds, and the seconds that the compiler took."""
     lines = []
-    for name in ("small-gru", "small-transformer", "gru", "paper"):
+    for name in ("small", "small-transformer", "small-gru", "gru", "paper"):
         plain, program = benchmark(f"compiled-{name}")
         ratio = program["tokens_per_second"] / plain["tokens_per_second"]
         lines.append(

@@ -28,9 +28,12 @@ programs: WeakKeyDictionary[nn.Module, dict[tuple, Callable | None]] = WeakKeyDi
 
 
 def hash_weights(model: nn.Module) -> str:
-    """Of every bit of parameters and buffers, in order: a change of weights need leave no other trace."""
+    """Of every bit of the weights, in order: a change of them need leave no other trace.
+
+    Raises AttributeError where a module keeps something else beside tensors, as quantized ones do.
+    """
     digest = hashlib.sha256()
-    for tensor in itertools.chain(model.parameters(), model.buffers()):
+    for tensor in itertools.chain(model.state_dict().values(), model.buffers()):  # not all buffers are saved
         digest.update(tensor.detach().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

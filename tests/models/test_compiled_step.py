@@ -116,15 +116,20 @@ def test_without_a_working_compiler_one_line_warns_once_and_the_tokens_are_the_s
     assert "no C++ compiler" in record.getMessage() and "\n" not in record.getMessage()
 
 
-def test_weights_that_cannot_be_read_are_not_compiled(warnings_of, monkeypatch):
-    def unreadable(model: Any) -> str:
-        raise TypeError("a tensor of another kind")
+class Scaled(torch.nn.Linear):
+    """Keeps a number that is no tensor, as quantized layers do."""
 
-    monkeypatch.setattr(compiled_step, "hash_weights", unreadable)
+    def get_extra_state(self) -> dict:
+        return {"scale": 2.0}
+
+
+def test_weights_that_cannot_be_told_apart_are_not_compiled(warnings_of):
     model = talking_model()
+    model.lm_head.__class__ = Scaled
     out = generate(model, prompt(), compile_config=CompileConfig(), **OPTIONS)
     assert torch.equal(out, greedy(model, prompt()))
-    assert "a tensor of another kind" in warnings_of.text
+    assert "could not be compiled" in warnings_of.text
+    assert model not in compiled_step.programs
 
 
 def test_weights_are_told_apart_by_any_bit_of_any_of_them():
