@@ -243,3 +243,7 @@ def test_the_speeds_of_the_readme_are_the_stored_ones():
         near, far = (row for row in rows if row["model"] == model)
         speeds = f"{near['tokens_per_second']:.0f} | {far['tokens_per_second']:.0f}"
         assert f"| {model} | {speeds} | {far['state_bytes']:,} |" in text
+    gains = [
+        float(line.split(" | ")[4]) for line in compiled_lines() if "smt-gru" in line or "smt-small" in line
+    ]
+    assert f"are {min(gains):.1f} to {max(gains):.1f} times" in " ".join(text.split())

@@ -30,10 +30,12 @@ programs: WeakKeyDictionary[nn.Module, dict[tuple, Callable | None]] = WeakKeyDi
 def hash_weights(model: nn.Module) -> str:
     """Of every bit of the weights, in order: a change of them need leave no other trace.
 
-    Raises AttributeError where a module keeps something else beside tensors, as quantized ones do.
+    Raises TypeError where a module keeps something else beside tensors, as quantized ones do.
     """
     digest = hashlib.sha256()
-    for tensor in itertools.chain(model.state_dict().values(), model.buffers()):  # not all buffers are saved
+    for name, tensor in itertools.chain(model.state_dict().items(), model.named_buffers()):  # not all are saved
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}, not a tensor")
         digest.update(tensor.detach().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
