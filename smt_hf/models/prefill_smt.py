@@ -57,7 +57,8 @@ class PrefillMixin:
         """Read input_ids (B, T) as `forward` does, up to `tolerance`, by sweeps over `chunk` tokens at a time.
 
         Leave the last token of a prompt to `generate`. A sweep costs what reading the chunk does, if all at
-        once, so this is for devices that one token leaves idle. Raises ValueError as `forward` does.
+        once, so this is for devices that one token leaves idle. Raises ValueError for a state of other rows and
+        for a mask of fewer columns.
         """
         if not (tolerance >= 0 and max_sweeps >= 1 and chunk >= 1):
             raise ValueError(f"{tolerance=}, {max_sweeps=}, {chunk=} must be at least 0, 1 and 1.")
