@@ -1,27 +1,33 @@
-"""What a trained model does after 20,000 and after 100,000 tokens; prints one JSON object.
+"""What a trained model does after 20,000 and after many more tokens; prints one JSON object.
 
     python docs/long_run.py runs/measured/text7-gru-smt > docs/results/long_run-gru.json
+    python docs/long_run.py runs/measured/text7-gru-smt --tokens 1000000
 
-Free-running from a cold start on the validation part of python-docs: loss by position, size of the memory,
-then 100,000 tokens one at a time, with the bytes of the state and of the process along the way.
+Free-running from a cold start on the validation part of python-docs: loss by position, size of the memory.
+Then its rows one after another, over and over, one token at a time: bytes of the state and of the process along
+the way, and for every 100,000 tokens their loss and their time over that of the first.
 """
 
+import argparse
 import gc
 import json
 import math
 import os
-import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 import smt_hf  # noqa: F401 - registers the architecture with the Auto classes
 from smt_hf.data import load_data
 from smt_hf.evaluation.free_running import token_losses
 
-HORIZON, LONG = 20_000, 100_000
+HORIZON, STRETCH = 20_000, 100_000
 PARTS = ((0, 1000), (1000, 2000), (2000, 5000), (5000, 10_000), (10_000, 15_000), (15_000, HORIZON))
+MARKS = {10, 1000, 10_000, HORIZON, 50_000}
 
 
 def resident_bytes() -> int:
@@ -30,32 +36,59 @@ def resident_bytes() -> int:
 
 
 @torch.no_grad()
-def main(run: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(run).eval()
+def read_on(
+    model: Any, ids: torch.Tensor, labels: torch.Tensor, tokens: int, stretch: int = STRETCH
+) -> dict[str, Any]:
+    """Read ids (T,) over and over, `tokens` in all; of them nothing is kept but what is returned.
+
+    Each whole stretch has bits_per_byte of labels (T,), and its seconds, also as a ratio to the first.
+    """
+    state, norms, watched = None, {}, {}
+    stretches: list[dict[str, float]] = []
+    loss, start = torch.zeros(()), time.perf_counter()
+    for t in range(tokens):
+        at = t % len(ids)
+        out = model(ids[at].view(1, 1), past_key_values=state)
+        state = out.past_key_values
+        loss += F.cross_entropy(out.logits[0], labels[at : at + 1])
+        read = t + 1
+        if read % stretch == 0:
+            seconds = time.perf_counter() - start
+            first = stretches[0]["seconds"] if stretches else seconds
+            bits = loss.item() / stretch / math.log(2)
+            stretches.append({"bits_per_byte": bits, "seconds": seconds, "over_the_first": seconds / first})
+        if read in MARKS or read % stretch == 0 or read == tokens:
+            gc.collect()
+            memory = state.layers[0].read()
+            norms[read] = memory.square().mean().sqrt().item()
+            watched[read] = {
+                "state_bytes": memory.untyped_storage().nbytes(),
+                "process_bytes": resident_bytes(),
+            }
+        if read % stretch == 0:
+            loss, start = torch.zeros(()), time.perf_counter()
+    return {"memory_rms": norms, "after_tokens": watched, "stretch": stretch, "stretches": stretches}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", help="a trained model")
+    parser.add_argument("--tokens", type=int, default=STRETCH, help="how many to read one at a time [100000]")
+    args = parser.parse_args()
+    if args.tokens < 1:
+        parser.error(f"--tokens is {args.tokens}; it must be at least 1.")
+    model = AutoModelForCausalLM.from_pretrained(args.run).eval()
     x, y = load_data("python-docs", sequence_length=HORIZON).validation.blocks(HORIZON, 5)
     losses, _ = token_losses(model, x, y)
     result = {
-        "run": Path(run).name,
+        "run": Path(args.run).name,
         "rows": len(x),
         "finite": bool(losses.isfinite().all()),
         "bits_per_byte": {f"{a}-{b}": losses[:, a:b].mean().item() / math.log(2) for a, b in PARTS},
     }
-
-    ids = x[:1].repeat(1, -(-LONG // HORIZON))
-    state, norms = None, {}
-    watched = {}
-    for t in range(LONG):
-        state = model(ids[:, t : t + 1], past_key_values=state).past_key_values
-        if t + 1 in (10, 1000, 10_000, HORIZON, 50_000, LONG):
-            gc.collect()
-            memory = state.layers[0].read()
-            norms[t + 1] = memory.square().mean().sqrt().item()
-            watched[t + 1] = {
-                "state_bytes": memory.untyped_storage().nbytes(),
-                "process_bytes": resident_bytes(),
-            }
-    print(json.dumps(result | {"memory_rms": norms, "after_tokens": watched}, indent=2))
+    del losses
+    print(json.dumps(result | read_on(model, x.flatten(), y.flatten(), args.tokens), indent=2))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

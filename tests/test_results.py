@@ -181,14 +181,59 @@ def step_lines(name: str) -> list[str]:
     ]
 
 
+def compiled_lines() -> list[str]:
+    """Tokens/s plain and compiled, in the same rounds, and the seconds that the compiler took."""
+    lines = []
+    for name in ("small", "small-transformer", "small-gru", "gru", "paper"):
+        plain, program = benchmark(f"compiled-{name}")
+        ratio = program["tokens_per_second"] / plain["tokens_per_second"]
+        lines.append(
+            f"| {plain['model']} | {plain['parameters'] / 1e6:.1f} M | {plain['tokens_per_second']:.0f} "
+            f"| {program['tokens_per_second']:.0f} | {ratio:.2f} | {program['compile_seconds']:.0f} |"
+        )
+    return lines
+
+
+def sweep_lines() -> list[str]:
+    """Tokens/s read one by one and by sweeps, and cell applications that wait, of trained models."""
+    return [
+        f"| {row['run']} | {row['context']:,} | {row['way']} | {row['sequential']['tokens_per_second']:.0f} "
+        f"| {row['sweeps']['tokens_per_second']:.0f} | {row['waits']:,} | {row['fallbacks']} "
+        f"| {row['error']:.0e} |"
+        for row in benchmark("sweeps")
+    ]
+
+
 @pytest.mark.parametrize(
     "lines",
-    [decode_lines, long_context_lines, prefill_lines, lambda: step_lines("train"), lambda: step_lines("dmt")],
-    ids=["decode", "16k", "prefill", "train", "dmt"],
+    [
+        decode_lines,
+        long_context_lines,
+        prefill_lines,
+        compiled_lines,
+        sweep_lines,
+        lambda: step_lines("train"),
+        lambda: step_lines("dmt"),
+    ],
+    ids=["decode", "16k", "prefill", "compiled", "sweeps", "train", "dmt"],
 )
 def test_the_tables_of_performance_are_the_stored_ones(lines):
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").splitlines()
     assert lines() and set(lines()) <= set(text)
+
+
+def test_the_figures_of_int8_are_the_stored_ones():
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    for whole, small in zip(*[iter(benchmark("int8"))] * 2, strict=True):
+        assert (whole["dtype"], small["dtype"]) == ("float32", "int8")
+        if "model" in whole:
+            speeds = whole["tokens_per_second"], small["tokens_per_second"]
+            assert (
+                f"| {whole['model']} | {speeds[0]:.0f} | {speeds[1]:.0f} | {speeds[1] / speeds[0]:.2f} |"
+                in text
+            )
+        else:
+            assert f"| {whole['run']} | {whole['bits_per_byte']:.3f} | {small['bits_per_byte']:.3f} |" in text
 
 
 def test_the_speeds_of_the_readme_are_the_stored_ones():
@@ -198,3 +243,7 @@ def test_the_speeds_of_the_readme_are_the_stored_ones():
         near, far = (row for row in rows if row["model"] == model)
         speeds = f"{near['tokens_per_second']:.0f} | {far['tokens_per_second']:.0f}"
         assert f"| {model} | {speeds} | {far['state_bytes']:,} |" in text
+    gains = [
+        float(line.split(" | ")[4]) for line in compiled_lines() if "smt-gru" in line or "smt-small" in line
+    ]
+    assert f"are {min(gains):.1f} to {max(gains):.1f} times" in " ".join(text.split())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 
 from .measure import (
@@ -46,6 +47,7 @@ class Subject:
         self.name, self.device, self.options = name, device, options
         self.model: Any = model.to(device)
         self.parameters = count_parameters(model)
+        self.compile_seconds: float | None = None
         if not isinstance(model, TorchGRU):
             config: Any = self.model.generation_config
             config.eos_token_id = config.bos_token_id = None
@@ -98,19 +100,25 @@ def random_ids(length: int, device: torch.device) -> torch.Tensor:
 
 
 def subjects(
-    names: Iterable[str], parameters: int, device: torch.device, dtype: torch.dtype, options: dict[str, Any]
+    names: Iterable[str], parameters: int, device: torch.device, dtype: torch.dtype, compiled: bool = False
 ) -> list[Subject]:
-    """The models that can be had; what is missing is named on stderr and skipped."""
+    """The models that can be had; what is missing is named on stderr and skipped.
+
+    compiled: ours a second time, with a `compile_config`.
+    """
     found = []
     for name in names:
         try:
             model = build_model(name, parameters).to(dtype)
-            subject = Subject(name, model, device, options if name.startswith("smt-") else {})
+            subject = Subject(name, model, device, {})
             subject.generate(random_ids(4, device), 3)
         except (ImportError, AttributeError, RuntimeError) as error:
             print(f"{name} cannot be run here and is skipped: {error}", file=sys.stderr)
         else:
             found.append(subject)
+            if compiled and name.startswith("smt-"):
+                found.append(Subject(f"{name}, compiled", model, device, {"compile_config": CompileConfig()}))
+                found[-1].compile_seconds = seconds_of(lambda: found[-1].generate(random_ids(4, device), 3))
     return found
 
 
@@ -145,9 +153,12 @@ def measure_decode(found: list[Subject], context: int, new: int, repeats: int, b
         runs.append(run)
         floors.append(bare_products(products))
         bytes_read.append(weight_bytes(products))
-        rows.append(
-            {"state_bytes": state_bytes(state), "peak_memory_bytes": peak_memory(subject.model, state, run)}
-        )
+        row: dict[str, Any] = {"state_bytes": state_bytes(state)}
+        if subject.compile_seconds is None:
+            row["peak_memory_bytes"] = peak_memory(subject.model, state, run)
+        else:  # what a program holds does not show
+            row["compile_seconds"] = subject.compile_seconds
+        rows.append(row)
     timed = interleave([*runs, *floors], repeats)
     for i, (subject, row) in enumerate(zip(found, rows, strict=True)):
         speed = rate(new, timed[i])

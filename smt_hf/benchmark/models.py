@@ -41,11 +41,11 @@ def smt(cell: str, **sizes: int) -> nn.Module:
     return SMTForCausalLM(SMTConfig(cell=cell, **{**common, "num_readout_layers": READOUT_LAYERS, **sizes}))
 
 
-def smt_paper(size: int) -> nn.Module:
-    """The published configuration, of 9.6 M parameters whatever size is asked for."""
-    paper = PRESETS["paper"]
-    layers = paper.cell_layers("transformer")
-    model: dict[str, Any] = paper.model
+def smt_preset(name: str) -> nn.Module:
+    """The transformer cell of a preset, of its own size whatever is asked for; `paper` is the published one."""
+    preset = PRESETS[name]
+    model: dict[str, Any] = preset.model
+    layers = preset.cell_layers("transformer")
     return SMTForCausalLM(
         SMTConfig(cell="transformer", vocab_size=VOCAB_SIZE, num_hidden_layers=layers, **model)
     )
@@ -92,7 +92,8 @@ BUILDERS: dict[str, Callable[[int], nn.Module]] = {
     "smt-elman": lambda k: smt("elman", num_memory_tokens=k),
     "smt-mlp": lambda layers: smt("mlp", num_memory_tokens=2, num_hidden_layers=layers),
     "smt-transformer": lambda layers: smt("transformer", num_memory_tokens=16, num_hidden_layers=layers),
-    "smt-paper": smt_paper,
+    "smt-small": lambda size: smt_preset("small"),
+    "smt-paper": lambda size: smt_preset("paper"),
     "gpt2": gpt2,
     "llama": llama,
     "mamba": mamba,

@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="threads of one product [as many as cores]")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the weights [float32]")  # fmt: skip
+    parser.add_argument("--compile", action="store_true",
+                        help="decode: ours a second time, as compiled programs")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, or cuda [cpu]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to a new file too")
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     contexts = args.context or DEFAULT_CONTEXTS[args.what]
     if min(contexts) < 1:
         raise ValueError(f"--context is {min(contexts)}; it must be at least 1.")
+    if args.compile and (args.what != "decode" or args.device != "cpu"):
+        raise ValueError(f"--compile is for decode on a cpu, not for {args.what} on {args.device}.")
     if args.output and Path(args.output).exists():
         raise FileExistsError(f"--output {args.output} exists; name a new file.")
 
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     machine = describe_machine(device)
-    found = subjects(args.models, int(args.parameters), device, getattr(torch, args.dtype), {})
+    found = subjects(args.models, int(args.parameters), device, getattr(torch, args.dtype), args.compile)
     rows = []
     for context in contexts:
         if args.what == "decode":
@@ -119,13 +123,15 @@ def steps_table(rows: list[dict]) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["model             param.  context   tokens/s             range  floor   state bytes   peak MB"]
+    lines = [
+        "model                     param.  context   tokens/s             range  floor   state bytes   peak MB"
+    ]
     for row in rows:
         low, high = row["range"]
         lines.append(
-            f"{row['model']:<17}{row['parameters'] / 1e6:5.1f}M {row['context']:8,}"
+            f"{row['model']:<25}{row['parameters'] / 1e6:5.1f}M {row['context']:8,}"
             f" {row['tokens_per_second']:10.1f} {low:8.1f}–{high:8.1f} {row['floor_fraction']:6.2f}"
             f" {row['state_bytes']:13,}"
-            f" {row['peak_memory_bytes'] / 1e6:9.1f}"
+            + (f" {row['peak_memory_bytes'] / 1e6:9.1f}" if "peak_memory_bytes" in row else "         –")
         )
     return "\n".join(lines)

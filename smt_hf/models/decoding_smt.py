@@ -6,19 +6,19 @@ none of that. Same tokens, same scores, same draws; everything unusual goes to t
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from inspect import signature
 from typing import Any, cast
 
 import torch
+from transformers.cache_utils import DynamicCache
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from .cache_smt import MemoryLayer
+from .compiled_step import compiled_step
 from .prepacked_linear import prepacked_weights
-
-Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # Prepacking the weights costs what it saves in about this many tokens, read or generated.
 MIN_TOKENS_TO_PREPACK = 16
@@ -101,7 +101,10 @@ class DecodingMixin:
             # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
             and hasattr(layer, "memory")
             and not layer.record_past
-            and not model._valid_auto_compile_criteria(model_kwargs, generation_config)
+            and (
+                (type(state) is DynamicCache and model.device.type == "cpu")  # compiled here, if at all
+                or not model._valid_auto_compile_criteria(model_kwargs, generation_config)
+            )
             and not hasattr(model, "hf_device_map")
             and type(model).forward is type(model)._forward_of_step
             and is_untouched(model, ("forward", "prepare_inputs_for_generation"))
@@ -123,20 +126,36 @@ class DecodingMixin:
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer,
                 **model_kwargs,
             )  # fmt: skip
-        enough = generation_config.max_length >= MIN_TOKENS_TO_PREPACK
-        with prepacked_weights(cast(torch.nn.Module, self)) if enough else nullcontext():
+        model: Any = self
+        step = None
+        if (
+            generation_config.compile_config is not None
+            and type(model_kwargs["past_key_values"]) is DynamicCache
+            and model.device.type == "cpu"
+        ):
+            tokens = input_ids.new_zeros(len(input_ids))
+            memory = model.model.start_memory(len(input_ids)).contiguous()
+            step = compiled_step(model, DecodingMixin._step, generation_config.compile_config, memory, tokens)
+        with ExitStack() as stack:
+            if generation_config.max_length >= MIN_TOKENS_TO_PREPACK:
+                stack.enter_context(prepacked_weights(model))
+            outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
+            if step is not None:
+                stack.close()  # the program has laid out the weights in its own way
             return self._decode(
-                input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs
-            )
+                outputs, step or DecodingMixin._step, input_ids, logits_processor, stopping_criteria,
+                generation_config, streamer,
+            )  # fmt: skip
 
     def _decode(
-        self, input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs
+        self, outputs, step, input_ids, logits_processor, stopping_criteria, generation_config, streamer
     ):
-        model: Any = self
-        outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
+        """From the outputs of the prompt to the answer of `generate`."""
         state = outputs.past_key_values
         layer = cast(MemoryLayer, state.layers[0])
-        memory, logits = cast(torch.Tensor, layer.memory), outputs.logits[:, -1]
+        # In strides of its own: those of a prompt would be another program.
+        memory = cast(torch.Tensor, layer.memory).clone(memory_format=torch.contiguous_format)
+        logits = outputs.logits[:, -1]
         del outputs
 
         process = as_function(logits_processor)
@@ -170,7 +189,7 @@ class DecodingMixin:
                     streamer.put(tokens.cpu())
                 if buffer.length >= max_length or (criteria and not unfinished.any()):
                     break
-                memory, logits = self._step(memory, tokens.to(memory.device))
+                memory, logits = step(self, memory, tokens.to(memory.device))
                 steps += 1
         finally:  # a run that a streamer or the user breaks off leaves the state where it has come to
             if steps:

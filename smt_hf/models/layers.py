@@ -13,6 +13,18 @@ from transformers import initialization as init
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def token_mask(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """attention_mask (B, ≥T) → which of its last `length` = T tokens are real, (B, T, 1, 1) bool."""
+    if attention_mask is None:
+        return None
+    if attention_mask.shape[-1] < length:
+        raise ValueError(
+            f"attention_mask has {attention_mask.shape[-1]} columns for {length} tokens; it must have at least "
+            f"as many."
+        )
+    return attention_mask[:, -length:].bool()[:, :, None, None]
+
+
 def normalize_memory(memory: torch.Tensor, eps: float) -> torch.Tensor:
     """RMS-normalise each memory token, (..., K, D) → float32 (..., K, D) with mean square 1.
 

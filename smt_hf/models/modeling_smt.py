@@ -19,7 +19,8 @@ from .cache_smt import HISTORY_BOUND, MemoryLayer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .decoding_smt import DecodingMixin
-from .layers import init_weights, normalize_memory
+from .layers import init_weights, normalize_memory, token_mask
+from .prefill_smt import PrefillMixin
 from .readout import Readout
 from .state_smt import StateMixin
 
@@ -57,7 +58,7 @@ def tokens_read_twice(given: int, generation_config, model_kwargs: dict) -> int:
     return int(state.get_seq_length()) if state is not None and width == given else 0
 
 
-class SMTPreTrainedModel(StateMixin, PreTrainedModel):
+class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
     config_class = SMTConfig
     config: SMTConfig
     base_model_prefix = "model"
@@ -91,6 +92,18 @@ class SMTModel(SMTPreTrainedModel):
         """m_∅ for every row, (B, K, D) float32: what is known before any token."""
         memory = normalize_memory(self.initial_memory, self.config.rms_norm_eps)
         return memory.expand(batch_size, -1, -1)
+
+    def memory_before(self, layer: MemoryLayer | None, batch_size: int) -> torch.Tensor:
+        """The memory (B, K, D) that a state holds, or m_∅ where nothing has been read."""
+        memory = None if layer is None else layer.read()
+        if memory is None:
+            return self.start_memory(batch_size)
+        if memory.shape[0] != batch_size:
+            raise ValueError(
+                f"the state holds {memory.shape[0]} row(s) but the input has {batch_size}; repeat or select "
+                f"the state with past_key_values.batch_repeat_interleave or batch_select_indices."
+            )
+        return memory
 
     def _run(self, memory, inputs, mask, starts, step0: int):
         """Roll the cell over a chunk: memory (B, K, D), inputs (B, n, I) → memories (B, n, K, D)."""
@@ -160,22 +173,8 @@ class SMTModel(SMTPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
 
         layer = None if past_key_values is None else cast(MemoryLayer, past_key_values.layers[0])
-        memory = layer.read() if layer is not None else None
-        if memory is None:
-            memory = self.start_memory(batch)
-        elif memory.shape[0] != batch:
-            raise ValueError(
-                f"the state holds {memory.shape[0]} row(s) but the input has {batch}; repeat or select the "
-                f"state with past_key_values.batch_repeat_interleave or batch_select_indices."
-            )
-        mask = None
-        if attention_mask is not None:
-            if attention_mask.shape[-1] < length:
-                raise ValueError(
-                    f"attention_mask has {attention_mask.shape[-1]} columns for {length} tokens; it must have "
-                    f"at least as many."
-                )
-            mask = attention_mask[:, -length:].bool()[:, :, None, None]
+        memory = self.memory_before(layer, batch)
+        mask = token_mask(attention_mask, length)
         starts = document_starts(kwargs.get("position_ids"), kwargs.get("seq_idx"), mask)
 
         last = logits_to_keep if isinstance(logits_to_keep, int) else 0

@@ -11,9 +11,11 @@ from smt_hf.benchmark.measure import ProductRecorder, interleave, peak_memory, r
 from smt_hf.benchmark.models import BUILDERS, build_model, count_parameters
 from smt_hf.benchmark.training_steps import dmt_steps, measure_steps, smt_and_bptt_steps
 from smt_hf.cli import main
+from smt_hf.models import decoding_smt
 from smt_hf.models.cell_gru import GRUCell
 
 CPU = torch.device("cpu")
+OF_ONE_SIZE = ("smt-small", "smt-paper", "rwkv", "xlstm")  # or slow to build
 
 
 def test_rounds_are_interleaved_and_the_first_does_not_count():
@@ -53,7 +55,7 @@ def test_products_are_those_of_linear_layers_with_their_rows():
     assert weight_bytes([*recorder.products, recorder.products[0]]) == 4 * (32 + 8)
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDERS if name not in ("smt-paper", "rwkv", "xlstm")])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name not in OF_ONE_SIZE])
 def test_no_other_size_is_nearer_to_the_one_asked_for(name):
     wanted = 2_000_000
     found = count_parameters(build_model(name, wanted))
@@ -122,6 +124,24 @@ def test_the_command_prints_the_promised_object_and_skips_what_is_missing(tmp_pa
     assert "exists; name a new file" in capsys.readouterr().err
 
 
+def test_ours_are_measured_plain_and_compiled_and_the_others_once(monkeypatch, capsys):
+    """The program is ours to count, not to build: a compiler would work for a minute."""
+    compiled = []
+
+    def step_as_it_is(model, step, config, memory, tokens):
+        compiled.append(config)
+        return step
+
+    monkeypatch.setattr(decoding_smt, "compiled_step", step_as_it_is)
+    words = ["--models", "smt-gru", "gpt2", "--parameters", "3e5", "--context", "4", "--tokens", "4"]
+    assert main(["benchmark", "decode", *words, "--repeats", "1", "--compile", "--json"]) == 0
+    plain, program, other = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["model"] for row in (plain, program, other)] == ["smt-gru", "smt-gru, compiled", "gpt2"]
+    assert len(compiled) == 3  # to build it, and in two rounds
+    assert program["compile_seconds"] > 0
+    assert all("compile_seconds" not in row and row["peak_memory_bytes"] for row in (plain, other))
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -129,6 +149,7 @@ def test_the_command_prints_the_promised_object_and_skips_what_is_missing(tmp_pa
         (["train", "--models", "gpt2"], "'gpt2'"),
         (["decode", "--context", "0"], "--context is 0"),
         (["prefill", "--repeats", "0"], "--repeats is 0"),
+        (["prefill", "--compile"], "--compile is for decode on a cpu, not for prefill"),
     ],
 )
 def test_a_wrong_word_is_named_in_one_line(words, named, capsys):
