@@ -21,7 +21,7 @@ INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytic
 
 def group_key(row: Row) -> tuple[Any, ...]:
     """Runs that differ only in their seed."""
-    return row["cell"], row["method"], row["learning_rate"]
+    return row["cell"], row["variant"], row["method"], row["learning_rate"]
 
 
 def values_by_length(rows: Iterable[Row]) -> dict[int, list[float]]:
@@ -33,19 +33,21 @@ def values_by_length(rows: Iterable[Row]) -> dict[int, list[float]]:
 
 
 def groups_of(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """The rows of one training length by cell, method and learning rate, SMT first."""
-    ordered = sorted(rows, key=lambda row: (row["cell"], row["method"] != "smt", row["learning_rate"]))
+    """The rows of one training length by cell, variant, method and learning rate, SMT first."""
+    ordered = sorted(
+        rows, key=lambda row: (row["cell"], row["variant"], row["method"] != "smt", row["learning_rate"])
+    )
     return {key: list(group) for key, group in groupby(ordered, key=group_key)}
 
 
 def best_groups(rows: list[Row]) -> list[tuple[Any, ...]]:
-    """Of each cell and method the learning rate that did best where it was trained, by the mean over seeds.
+    """Of each cell, variant and method the learning rate that did best where it was trained, by its mean.
 
     A task is judged at its training length, text and images over all their horizons.
     """
     chosen = []
     groups = groups_of(rows)
-    for _, keys in groupby(groups, key=lambda key: key[:2]):
+    for _, keys in groupby(groups, key=lambda key: key[:3]):
         scores = {}
         for key in keys:
             task = groups[key][0]["metric"] == "accuracy"
@@ -72,26 +74,32 @@ def results_tables(rows: list[Row]) -> list[Table]:
         tested = sorted({row["length_tested"] for row in part})
         metric = part[0]["metric"].replace("_", " ")
         chance = "" if part[0]["chance"] is None else f", chance {part[0]['chance']:.3f}"
-        title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}"
+        varied = any(row["variant"] for row in part)
+        # The names of variants are long: a cell that all of them share is named once, above.
+        names = ["variant"] * varied + ["cell"] * (not varied or len({row["cell"] for row in part}) > 1)
+        of_cell = "" if "cell" in names else f", {part[0]['cell']} cell"
+        title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}{of_cell}"
         table = Table(title=title, title_justify="left", **COMPACT)
-        table.add_column("cell", overflow="fold")
+        for name in names:
+            table.add_column(name, overflow="fold")
         for name in ("method", "seeds", *map(str, tested), "s", "seq."):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
         best, groups = best_groups(part), groups_of(part)
-        rates = {cell: sum(other[:2] == (cell, "bptt") for other in groups) for cell, *_ in groups}
-        for (cell, method, rate), group in groups.items():
-            star = "*" if method == "bptt" and rates[cell] > 1 and (cell, method, rate) in best else ""
+        for key, group in groups.items():
+            *_, method, rate = key
+            choice = sum(other[:3] == key[:3] for other in groups) > 1
+            star = "*" if choice and key in best else ""
             values = values_by_length(group)
             runs = {row["run"]: row for row in group}.values()
             table.add_row(
-                cell,
+                *(group[0][name] for name in names),
                 method if method == "smt" else f"{method} {rate:g}{star}",
                 str(len({row["seed"] for row in group})),
                 *(spread(values[n]) if n in values else "" for n in tested),
                 f"{sum(row['seconds'] for row in runs) / len(runs):.0f}",
                 short(round(sum(row["sequential_steps"] for row in runs) / len(runs))),
             )
-        if any("*" in str(cell) for cell in table.columns[1].cells):
+        if any("*" in str(cell) for column in table.columns for cell in column.cells):
             table.caption, table.caption_justify = "* the best learning rate at the trained length", "left"
         tables.append(table)
     return tables
@@ -100,8 +108,8 @@ def results_tables(rows: list[Row]) -> list[Table]:
 def plot_by_length(rows: list[Row], path: Path) -> None:
     """The picture: the value at each length tested, one panel for each training length.
 
-    A line for each cell and method (BPTT: its best learning rate); bars span the seeds. Transparent, and
-    drawn in colours that are readable on a light and on a dark page.
+    A line for each cell, variant and method (BPTT: its best learning rate); bars span the seeds.
+    Transparent, and drawn in colours that are readable on a light and on a dark page.
     Raises ValueError if matplotlib is missing.
     """
     try:
@@ -114,7 +122,7 @@ def plot_by_length(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     panels = by_training_length(rows)
-    cells = sorted({row["cell"] for row in rows})
+    series = sorted({(row["cell"], row["variant"]) for row in rows})
     style: Any = dict.fromkeys(INKED, INK) | {"font.size": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(
@@ -122,7 +130,7 @@ def plot_by_length(rows: list[Row], path: Path) -> None:
             layout="constrained",
         )  # fmt: skip
         for axis, (length, part) in zip(axes[0], panels.items(), strict=True):
-            draw_panel(axis, length, part, cells)
+            draw_panel(axis, length, part, series)
         first = rows[0]
         axes[0, 0].set_ylabel(f"{first['metric'].replace('_', ' ')}, free-running")
         figure.suptitle(first["task"])
@@ -133,17 +141,17 @@ def plot_by_length(rows: list[Row], path: Path) -> None:
         plt.close(figure)
 
 
-def draw_panel(axis: Any, length: int, rows: list[Row], cells: list[str]) -> None:
+def draw_panel(axis: Any, length: int, rows: list[Row], series: list[tuple[str, str]]) -> None:
     groups = groups_of(rows)
     for key in best_groups(rows):
-        cell, method, rate = key
+        cell, variant, method, rate = key
         values = values_by_length(groups[key])
         means = [sum(seeds) / len(seeds) for seeds in values.values()]
         spans = [
             [mean - min(seeds) for mean, seeds in zip(means, values.values(), strict=True)],
             [max(seeds) - mean for mean, seeds in zip(means, values.values(), strict=True)],
         ]
-        number = cells.index(cell)
+        number = series.index((cell, variant))
         axis.errorbar(
             list(values),
             means,
@@ -154,7 +162,9 @@ def draw_panel(axis: Any, length: int, rows: list[Row], cells: list[str]) -> Non
             color=COLORS[number % len(COLORS)],
             marker=MARKERS[number % len(MARKERS)],
             markerfacecolor="none" if method == "bptt" else None,
-            label=f"{cell}, " + ("SMT → DMT" if method == "smt" else f"BPTT ({rate:g})"),
+            label=", ".join(filter(None, (cell, variant)))
+            + ", "
+            + ("SMT → DMT" if method == "smt" else f"BPTT ({rate:g})"),
         )
     tested = sorted({row["length_tested"] for row in rows})
     axis.set_xscale("log", base=2)

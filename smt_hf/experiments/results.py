@@ -9,7 +9,7 @@ from typing import Any
 from smt_hf.evaluation.metrics import METRICS, bits_per_byte
 from smt_hf.pretraining.checkpointing import write_atomic
 
-FORMAT = 1  # raise it whenever a column changes its meaning
+FORMAT = 2  # raise it whenever a column changes its meaning
 FILE = "results.csv"
 COLUMNS: dict[str, type] = {
     "format": int,
@@ -18,6 +18,7 @@ COLUMNS: dict[str, type] = {
     "task": str,  # the --dataset
     "cell": str,
     "method": str,  # smt or bptt
+    "variant": str,  # empty for the recipe as it is
     "seed": int,
     "learning_rate": float,
     "length_trained": int,  # tokens in a training sequence
@@ -31,6 +32,7 @@ COLUMNS: dict[str, type] = {
     "command": str,
     "commit": str,
 }
+EMPTY = {"variant": ""}  # what an empty field means, where it is not None
 Row = dict[str, Any]
 
 
@@ -50,7 +52,8 @@ def read_results(path: Path) -> list[Row]:
             f"version that wrote it, or choose another folder."
         )
     return [
-        {name: kind(row[name]) if row[name] != "" else None for name, kind in COLUMNS.items()} for row in raw
+        {name: kind(row[name]) if row[name] != "" else EMPTY.get(name) for name, kind in COLUMNS.items()}
+        for row in raw
     ]
 
 
@@ -71,6 +74,7 @@ def rows_of_run(
     record: dict[str, Any],
     metrics: dict[int, dict[str, Any]],
     chance: float | None,
+    variant: str = "",
 ) -> list[Row]:
     """The rows of one finished run.
 
@@ -93,6 +97,7 @@ def rows_of_run(
         "task": record["dataset"],
         "cell": record["cell"],
         "method": record["method"],
+        "variant": variant,
         "seed": record["seed"],
         "learning_rate": record["arguments"]["learning_rate"],
         "length_trained": length,

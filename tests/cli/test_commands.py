@@ -171,7 +171,7 @@ def test_flags_win_over_the_preset(tmp_path, corpus):
 
 @pytest.mark.parametrize(("flags", "future"), [([], 16), (["--future-length", "3"], 3)])
 def test_a_task_is_predicted_to_its_end_unless_a_future_is_given(tmp_path, flags, future):
-    words = ["--dataset", "copy", "--sequence-length", "16", "--max-steps", "1", *flags]
+    words = ["--dataset", "copy", "--sequence-length", "16", "--max-steps", "1", "--dmt-fraction", "0", *flags]
     args = build_parser().parse_args(["pretrain", *words, "--output-dir", str(tmp_path / "r")])
     args.words = []
     assert build(args).teacher.config.future_length == future

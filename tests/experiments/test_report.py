@@ -25,6 +25,7 @@ def rows(cell: str, method: str, rate: float, values: dict[int, float], seed: in
         "task": "stack",
         "cell": cell,
         "method": method,
+        "variant": "",
         "seed": seed,
         "learning_rate": rate,
         "length_trained": 64,
@@ -63,10 +64,10 @@ def printed(rows: list[dict[str, Any]], width: int = 80) -> list[str]:
 
 def test_the_learning_rate_is_chosen_where_it_was_trained_by_the_mean_over_seeds():
     assert best_groups(STACK) == [
-        ("gru", "smt", 2e-3),
-        ("gru", "bptt", 1e-3),
-        ("transformer", "smt", 2e-3),
-        ("transformer", "bptt", 3e-4),
+        ("gru", "", "smt", 2e-3),
+        ("gru", "", "bptt", 1e-3),
+        ("transformer", "", "smt", 2e-3),
+        ("transformer", "", "bptt", 3e-4),
     ]
 
 
@@ -76,7 +77,7 @@ def test_of_bits_the_fewest_over_all_horizons_are_best():
         *rows("gru", "bptt", 1e-3, {32: 2.0, 64: 2.5}, **bits),
         *rows("gru", "bptt", 3e-3, {32: 2.2, 64: 2.1}, **bits),
     ]
-    assert best_groups(text) == [("gru", "bptt", 3e-3)]
+    assert best_groups(text) == [("gru", "", "bptt", 3e-3)]
 
 
 def test_the_table_gives_mean_and_half_the_range_in_80_columns():
@@ -87,6 +88,31 @@ def test_the_table_gives_mean_and_half_the_range_in_80_columns():
     starred = [line.split()[:3] for line in lines if "*" in line][:-1]
     assert starred == [["gru", "bptt", "0.001*"]]  # of the transformer there is nothing to choose from
     assert "best learning rate" in lines[-1] or "best learning rate" in lines[-2]
+
+
+VARIANTS = ("", "encoder-type=bidirectional", "readout-weight=0,trunk-weight=0")
+
+
+def test_variants_are_rows_of_their_own_whole_in_80_columns():
+    varied = [
+        row
+        for i, variant in enumerate(VARIANTS)
+        for row in rows("transformer", "smt", 2e-3, {64: 0.5 + i / 10, 128: 0.1, 256: 0.1}, variant=variant)
+    ]
+    assert best_groups(varied) == [("transformer", variant, "smt", 2e-3) for variant in VARIANTS]
+    lines = printed(varied)
+    assert max(map(len, lines)) <= 80 and "…" not in "\n".join(lines)
+    assert [value for line in lines for value in line.split() if value in ("0.500", "0.600", "0.700")] == [
+        "0.500",
+        "0.600",
+        "0.700",
+    ]
+    names = "".join(line.split("  smt")[0].strip() for line in lines)
+    assert all(variant in names for variant in VARIANTS), names
+    assert "transformer cell" in lines[0] and not any("trunk" in line and "transf" in line for line in lines)
+    two_cells = printed([*varied, *STACK])
+    assert max(map(len, two_cells)) <= 80 and "0.700" in "".join(two_cells)
+    assert not any("variant" in line for line in printed(STACK))
 
 
 def test_each_training_length_has_a_table_of_its_own():

@@ -211,7 +211,8 @@ def test_detached_labels_teach_the_cell_the_same_and_the_encoder_nothing():
     others = dict(prediction_weight=0.0, uniformity_weight=0.0, readout_weight=0.0, trunk_weight=0.0)
     found = []
     for detach in (False, True):
-        model.zero_grad(), teacher.zero_grad()
+        model.zero_grad()
+        teacher.zero_grad()
         smt_loss(model, teacher, batch, 4, 3, **others, detach_labels=detach)[0].backward()
         of_cell = {name: p.grad.clone() for name, p in model.model.cell.named_parameters()}
         found.append((of_cell, any(p.grad is not None and p.grad.any() for p in teacher.parameters())))
