@@ -29,7 +29,7 @@ def trained(folder: Path, dataset: str, *words: str) -> Path:
 def maps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, list[str], str]]:
     """What is to be mapped: tokens read, groups, and their name."""
     asked: list[tuple[torch.Tensor, list[str], str]] = []
-    monkeypatch.setattr(probes, "memory_map", lambda _model, *rest: asked.append(rest))  # type: ignore[arg-type]
+    monkeypatch.setattr(probes, "memory_map", lambda _model, *rest: asked.append(rest))
     return asked
 
 
