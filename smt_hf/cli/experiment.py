@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.pretraining.trainer import Interrupted, NonFiniteLossError
 
     from . import report
-    from .loading import use_cell
+    from .loading import quiet, use_cell
 
+    quiet()
     recipe = recipe_of(args.name)
     folder: Path = args.output_dir or Path("runs", "experiments", args.name)
     table = folder / FILE

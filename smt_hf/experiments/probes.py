@@ -30,10 +30,10 @@ from smt_hf.pretraining.validation import validation_rows
 FORMAT = 1
 FILE = "probes.json"
 ROWS = 64
-REACH_TOKENS = 256
+REACH_ROWS, REACH_TOKENS = 16, 256
 # Labels of the teacher, over all rows: seconds of its attention.
 REFERENCE_LABELS = 4096
-MAP_ROWS, MAP_TOKENS = 512, 2**15
+MAP_ROWS, MAP_TOKENS = 512, 2**14
 PREFIX = 3  # symbols of a string after which copies are mapped: enough for the branches of a tree
 IMAGE_PIXELS = 1024  # of larger images drawing takes minutes
 
@@ -88,7 +88,7 @@ def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:
 def reach(model: Any, teacher: Any, data: Any) -> list[float]:
     """Of the last target that rows of min(T, 256) tokens have; to 4 significant digits."""
     length = min(data.sequence_length, REACH_TOKENS, *([teacher.config.context_length] if teacher else []))
-    x, y = validation_rows(data.at_length(length), ROWS, length)
+    x, y = validation_rows(data.at_length(length), REACH_ROWS, length)
     last = int((y != -100).any(0).nonzero().max())
     rows = y[:, last] != -100
     x, targets = x[rows, : last + 1], y[rows, last]
