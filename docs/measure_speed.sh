@@ -20,7 +20,7 @@ bench train train --repeats 3
 bench dmt dmt --repeats 3
 # Of models that docs/measure.sh has trained, on one thread.
 trial() {  # trial WHAT RUN…
-  local file="docs/results/benchmark-$1.json" runs=("${@:2}")
+  local file="docs/results/trials-$1.json" runs=("${@:2}")
   [ -f "$file" ] && return
   OMP_NUM_THREADS=1 ${PYTHON:-.venv/bin/python} docs/measure_trials.py "$1" "${runs[@]/#/runs/measured/}" > "$file.part"
   mv "$file.part" "$file"

@@ -1,7 +1,7 @@
 """Reading by sweeps, and int8, each beside the plain way; prints one JSON object.
 
-    python docs/measure_trials.py sweeps runs/measured/cells-gru-smt-0 … > docs/results/benchmark-sweeps.json
-    python docs/measure_trials.py int8 runs/measured/cells-gru-smt-0 … > docs/results/benchmark-int8.json
+    python docs/measure_trials.py sweeps runs/measured/cells-gru-smt-0 … > docs/results/trials-sweeps.json
+    python docs/measure_trials.py int8 runs/measured/cells-gru-smt-0 … > docs/results/trials-int8.json
 
 sweeps: `prefill` of trained models on the validation part of python-docs, beside the sequential reading.
 int8: `generate` with linear layers that torch quantizes dynamically (weights and inputs), beside float32, on

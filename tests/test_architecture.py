@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"models", "data"},
     "hub": {"models"},
     "pretraining": {"models", "data", "evaluation", "hub"},
-    "experiments": {"evaluation", "pretraining"},
+    "experiments": {"models", "data", "evaluation", "pretraining"},
     "benchmark": {"models", "pretraining"},
     "cli": {"benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments"},
     "__init__": {"models", "data", "evaluation", "hub", "pretraining"},

@@ -135,7 +135,8 @@ def test_the_arithmetic_of_scaling_is_that_of_the_models():
 
 
 def benchmark(name: str) -> list[dict[str, Any]]:
-    return json.loads((RESULTS / f"benchmark-{name}.json").read_text(encoding="utf-8"))["rows"]
+    kind = "trials" if name in ("sweeps", "int8") else "benchmark"
+    return json.loads((RESULTS / f"{kind}-{name}.json").read_text(encoding="utf-8"))["rows"]
 
 
 def decode_lines() -> list[str]:

@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", nargs="+", help="cells, by name or as module:Class [the recipe's]")
     parser.add_argument("--max-minutes", type=float, help="budget of each run [the recipe's]")
     parser.add_argument(
+        "--variants", nargs="*", metavar="NAME",
+        help="run these of its variants, or none, beside the recipe as it is [all]",
+    )  # fmt: skip
+    parser.add_argument(
         "--bptt-learning-rates", type=float, nargs="+", help="BPTT is run with each [the recipe's]"
     )
     parser.add_argument(
@@ -34,23 +38,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from smt_hf.experiments.probes import write_probes
     from smt_hf.experiments.results import FILE, read_results, write_results
     from smt_hf.pretraining.trainer import Interrupted, NonFiniteLossError
 
     from . import report
+    from .loading import quiet, use_cell
 
+    quiet()
     recipe = recipe_of(args.name)
     folder: Path = args.output_dir or Path("runs", "experiments", args.name)
     table = folder / FILE
     rows = read_results(table)  # raises now if it is another version's
     runs = plan(
         recipe, args.lengths, args.cells, args.seeds, args.max_minutes, args.bptt_learning_rates,
-        changes_of(args.changes),
+        changes_of(args.changes), args.variants,
     )  # fmt: skip
     parsed = [parse(folder, one) for one in runs]  # a wrong argument is refused before any run
     console = Console(highlight=False, soft_wrap=True)
-    minutes = sum(float(one.arguments["max-minutes"]) for one in runs)
-    console.print(f"{args.name}: {len(runs)} runs, {minutes:g} minutes of training together")
+    console.print(f"{args.name}: {len(runs)} runs, {budget_of(runs)} of training together")
     for number, (one, run_args) in enumerate(zip(runs, parsed, strict=True), start=1):
         console.print(f"\n[bold]{number}/{len(runs)} {one.name}[/bold]")
         try:
@@ -66,10 +72,19 @@ def run(args: argparse.Namespace) -> int:
         if not any(row["run"] == one.name for row in rows):
             rows += evaluate(args.name, folder, one)
             write_results(table, rows)
+        use_cell(run_args.cell)
+        write_probes(folder / one.name)
     console.print()
     report.run(argparse.Namespace(folder=folder))
     equal_budgets(folder, rows, console)
     return 0
+
+
+def budget_of(runs: list[Run]) -> str:
+    """What all runs may use, in the units of their budgets."""
+    units = ("minutes", "steps")
+    totals = {unit: sum(float(one.arguments.get(f"max-{unit}", 0)) for one in runs) for unit in units}
+    return " and ".join(f"{total:,g} {unit}" for unit, total in totals.items() if total)
 
 
 def recipe_of(name: str) -> Recipe:
@@ -137,16 +152,17 @@ def evaluate(experiment: str, folder: Path, one: Run) -> list[dict[str, Any]]:
     record = read_record(folder / one.name)
     assert record is not None
     chance = data.validation.chance if data.kind == "task" else None
-    return rows_of_run(experiment, one.name, one.length, record, metrics, chance)
+    return rows_of_run(experiment, one.name, one.length, record, metrics, chance, one.variant)
 
 
 def equal_budgets(folder: Path, rows: list[dict[str, Any]], console: Any) -> None:
-    """SMT beside the best BPTT of the same cell at equal time, tokens and sequential steps."""
+    """SMT, without variants, beside the best BPTT of the same cell at equal time, tokens, sequential steps."""
     from smt_hf.evaluation.comparison import equal_budget_table, read_runs
     from smt_hf.experiments.report import best_groups, by_training_length, group_key
 
     names = []
     for part in by_training_length(rows).values():
+        part = [row for row in part if not row["variant"]]
         best = best_groups(part)
         names += list(dict.fromkeys(row["run"] for row in part if group_key(row) in best))
     there = [folder / name for name in names if (folder / name).is_dir()]

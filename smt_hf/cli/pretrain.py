@@ -19,14 +19,15 @@ MODEL_FLAGS = {
 }
 TEACHER_FLAGS = {
     "context_length": "most tokens a memory label sums up, Tc (tasks: the whole sequence)",
-    "future_length": "targets a memory label must predict, F (tasks: to the end)",
+    "future_length": "targets a memory label must predict, F (tasks: to the end, unless given)",
 }
 DATA_FLAGS = ("dataset", "text_column", "image_column", "grey_levels", "split", "streaming", "max_corpus_bytes")
 TRAINING_GROUPS = {
-    "budget": "max_steps max_minutes dmt_fraction",
-    "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate weight_decay "
-    "adam_beta1 adam_beta2 max_grad_norm warmup_ratio decay_ratio",
-    "method": "num_labels rollout_length num_sweeps dmt_label_every cold_start_fraction "
+    "budget": "max_steps max_minutes dmt_fraction bptt_fraction",
+    "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate "
+    "bptt_learning_rate weight_decay adam_beta1 adam_beta2 max_grad_norm warmup_ratio decay_ratio",
+    "method": "num_labels prediction_weight dynamics_weight uniformity_weight readout_weight trunk_weight "
+    "detach_labels rollout_length num_sweeps dmt_label_every cold_start_fraction "
     "curriculum_start_length curriculum_fraction",
     "evaluation, logging and checkpoints": "num_evaluations eval_sequences eval_horizon logging_steps "
     "checkpoint_every save_total_limit report_to disable_tqdm",
@@ -132,7 +133,7 @@ def build(args: argparse.Namespace):
     length = args.sequence_length
     if kind == "task":
         length = length or lengths["context_length"]
-        lengths |= {"context_length": length, "future_length": length}
+        lengths |= {"context_length": length, "future_length": length, **given(args, ["future_length"])}
     elif kind == "text" and args.sequence_length:
         room = args.sequence_length - lengths["future_length"]
         if training.method == "smt" and room < 2:

@@ -40,17 +40,26 @@ def generate_pixels(model: Any, dataset: Any, given: torch.Tensor, seed: int = S
     return output[:, 1:].reshape(-1, height, width).cpu().numpy()
 
 
-def draw_images(model: Any, dataset: Any, path: Path) -> None:
-    """Write a grid of three rows: drawn from nothing; images of `dataset`; their upper halves completed.
+def sample_images(model: Any, dataset: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Images drawn from nothing; images of `dataset`; these completed from their first half, and its pixels.
 
-    Raises ValueError where Pillow is missing.
+    Grey levels (n, H, W) each, n at most `COLUMNS`.
     """
     images = dataset.at_length(dataset.pixels[0].size)
     rows = images.__getitems__(range(min(COLUMNS, len(images))))["shift_labels"]
     half = rows.shape[1] // 2
     nothing = generate_pixels(model, dataset, rows[:, :0])
     completed = generate_pixels(model, dataset, rows[:, :half])
-    save_grid([nothing, rows.view(-1, *dataset.image_shape).numpy(), completed], dataset.grey_levels, path)
+    return nothing, rows.view(-1, *dataset.image_shape).numpy(), completed, half
+
+
+def draw_images(model: Any, dataset: Any, path: Path) -> None:
+    """Write a grid of three rows: drawn from nothing; images of `dataset`; their upper halves completed.
+
+    Raises ValueError where Pillow is missing.
+    """
+    *rows, _ = sample_images(model, dataset)
+    save_grid(rows, dataset.grey_levels, path)
 
 
 def save_grid(rows: list[np.ndarray], grey_levels: int, path: Path) -> None:

@@ -1,14 +1,19 @@
 """Experiments: SMT → DMT beside BPTT on one question each, as tables of arguments; no code of their own."""
 
+from .ablations import ABLATIONS
+from .compression import COMPRESSION
 from .copying import COPY
 from .digits import DIGITS
+from .finetune import FINETUNE
 from .modular import MODULAR
+from .normalisation import NORMALISATION
 from .parity import PARITY
 from .recall import RECALL
 from .recipe import Recipe, Run, plan
 from .retrieval import RETRIEVAL
 from .serial_recall import PRIMACY, RECENCY
 from .stack import STACK
+from .sweeps import SWEEPS
 from .text import TEXT
 
 EXPERIMENTS = {
@@ -22,6 +27,11 @@ EXPERIMENTS = {
     "primacy": PRIMACY,
     "digits": DIGITS,
     "text": TEXT,
+    "ablations": ABLATIONS,
+    "compression": COMPRESSION,
+    "normalisation": NORMALISATION,
+    "sweeps": SWEEPS,
+    "finetune": FINETUNE,
 }
 
 __all__ = ["EXPERIMENTS", "Recipe", "Run", "plan"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 Arguments = Mapping[str, Any]
@@ -26,7 +27,8 @@ BPTT_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 @dataclass(frozen=True)
 class Length:
-    """A training length. minutes: the budget of each run on one CPU core. arguments: those it needs."""
+    """A training length. arguments: those it needs; with max-steps among them, that is each run's budget,
+    otherwise it is `minutes` on one CPU core."""
 
     minutes: float
     arguments: Arguments = field(default_factory=dict)
@@ -40,6 +42,8 @@ class Recipe:
     dataset, arguments: for both methods; smt, bptt: for one of them. Names are flags of `pretrain`.
     lengths: training lengths, shortest first, the one that is run unless more are asked for.
     tested: the lengths that a task is tested at, as multiples of the length trained.
+    variants: arguments that win over all others, by name; each is run beside the recipe as it is, by SMT
+        unless it says method bptt.
     """
 
     about: str
@@ -51,21 +55,44 @@ class Recipe:
     bptt: Arguments = field(default_factory=dict)
     bptt_learning_rates: Sequence[float] = BPTT_LEARNING_RATES
     tested: Sequence[int] = (1, 2, 4)
+    variants: Mapping[str, Arguments] = field(default_factory=dict)
+
+
+def by_name(*variants: Arguments) -> dict[str, Arguments]:
+    """Variants under the names that their arguments spell: "future-length=8", "detach-labels"."""
+    return {
+        ",".join(name if value is True else f"{name}={value}" for name, value in one.items()): one
+        for one in variants
+    }
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name of its folder, the recipe's length, its arguments, and the lengths to test it at."""
+    """One run: the name of its folder, the recipe's length, its arguments, the lengths to test it at, and the
+    name of the variant, empty for the recipe as it is."""
 
     name: str
     length: int
     arguments: Arguments
     tested: Sequence[int]
+    variant: str = ""
 
     @property
     def words(self) -> list[str]:
         """The command line of `smt-hf pretrain`, without the folder."""
-        return [word for name, value in self.arguments.items() for word in (f"--{name}", f"{value}")]
+        words = []
+        for name, value in self.arguments.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", f"{value}"]
+        return words
+
+
+def methods_of(recipe: Recipe, variant: Arguments, rates: Sequence[float]) -> list[tuple[str, Arguments]]:
+    """What is run of a variant, as methods and their arguments: both of the recipe as it is, else one."""
+    methods: dict[str, list[tuple[str, Arguments]]] = {
+        "smt": [("smt", recipe.smt)],
+        "bptt": [("bptt", {**recipe.bptt, "learning-rate": rate}) for rate in rates],
+    }
+    return methods[variant.get("method", "smt")] if variant else methods["smt"] + methods["bptt"]
 
 
 def plan(
@@ -76,36 +103,43 @@ def plan(
     max_minutes: float | None = None,
     learning_rates: Sequence[float] | None = None,
     changes: Arguments | None = None,
+    variants: Sequence[str] | None = None,
 ) -> list[Run]:
-    """The runs of a recipe, SMT before BPTT; what is None is the recipe's.
+    """The runs of a recipe, SMT before BPTT, the recipe as it is before its variants; None: the recipe's.
 
-    changes: arguments of `pretrain` that win over the recipe's, for both methods.
+    changes: arguments of `pretrain` that win over the recipe's, for both methods, and over no variant's.
     A length that the recipe does not have takes the arguments and minutes of its longest one.
+    Raises ValueError for a variant that the recipe does not have.
     """
+    chosen = recipe.variants if variants is None else variants
+    if unknown := [name for name in chosen if name not in recipe.variants]:
+        there = f"choose among {', '.join(recipe.variants)}" if recipe.variants else "the recipe has none"
+        raise ValueError(f"unknown variant {unknown[0]!r}; {there}.")
+    rates = learning_rates or recipe.bptt_learning_rates
     runs = []
     for length in lengths or [min(recipe.lengths)]:
         own = recipe.lengths.get(length, recipe.lengths[max(recipe.lengths)])
-        for cell in cells or recipe.cells:
-            for seed in seeds:
-                methods: list[tuple[str, Arguments]] = [("smt", recipe.smt)]
-                methods += [
-                    ("bptt", {**recipe.bptt, "learning-rate": rate})
-                    for rate in learning_rates or recipe.bptt_learning_rates
-                ]
-                for method, arguments in methods:
-                    rate = f"-{arguments['learning-rate']:g}" if method == "bptt" else ""
-                    chosen = {
-                        "dataset": recipe.dataset,
-                        "sequence-length": length,
-                        "cell": cell,
-                        "method": method,
-                        "seed": seed,
-                        "max-minutes": own.minutes if max_minutes is None else max_minutes,
-                        **recipe.arguments,
-                        **own.arguments,
-                        **arguments,
-                        **(changes or {}),
-                    }
-                    name = f"{cell.replace(':', '.')}-{length}-{method}{rate}-seed{seed}"
-                    runs.append(Run(name, length, chosen, [length * factor for factor in recipe.tested]))
+        for cell, seed, variant in product(cells or recipe.cells, seeds, ["", *chosen]):
+            differs = recipe.variants[variant] if variant else {}
+            for method, arguments in methods_of(recipe, differs, rates):
+                given = {
+                    "dataset": recipe.dataset,
+                    "sequence-length": length,
+                    "cell": cell,
+                    "method": method,
+                    "seed": seed,
+                    **recipe.arguments,
+                    **own.arguments,
+                    **arguments,
+                    **(changes or {}),
+                    **differs,
+                }
+                if max_minutes is not None:
+                    given.pop("max-steps", None)
+                if "max-steps" not in given:
+                    given["max-minutes"] = own.minutes if max_minutes is None else max_minutes
+                rate = f"-{arguments['learning-rate']:g}" if method == "bptt" else ""
+                name = f"{cell}-{length}-{method}{rate}{'-' if variant else ''}{variant}-seed{seed}"
+                tested = [length * factor for factor in recipe.tested]
+                runs.append(Run(name.replace(":", "."), length, given, tested, variant))
     return runs

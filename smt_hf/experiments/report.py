@@ -121,16 +121,21 @@ def results_tables(rows: list[Row]) -> list[Table]:
         tested = sorted({row["length_tested"] for row in part})
         metric = part[0]["metric"].replace("_", " ")
         chance = "" if part[0]["chance"] is None else f", chance {part[0]['chance']:.3f}"
-        title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}"
+        varied = any(row["variant"] for row in part)
+        # The names of variants are long: a cell that all of them share is named once, above.
+        names = ["variant"] * varied + ["cell"] * (not varied or len({row["cell"] for row in part}) > 1)
+        of_cell = "" if "cell" in names else f", {part[0]['cell']} cell"
+        title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}{of_cell}"
         table = Table(title=title, title_justify="left", **COMPACT)
-        table.add_column("cell", overflow="fold")
+        for name in names:
+            table.add_column(name, overflow="fold")
         for name in ("method", "seeds", *map(str, tested), "s", "seq."):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
         lines = result_lines(part)
         for line in lines:
             key, star = line.key, "*" if line.chosen else ""
             table.add_row(
-                f"{key.cell} {key.variant}".strip(),
+                *(getattr(key, name) for name in names),
                 key.method if key.method == "smt" else f"{key.method} {key.learning_rate:g}{star}",
                 str(line.seeds),
                 *(spread(line.values[n]) if n in line.values else "" for n in tested),

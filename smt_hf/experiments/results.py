@@ -32,6 +32,7 @@ COLUMNS: dict[str, type] = {
     "command": str,
     "commit": str,
 }
+EMPTY = {"variant": ""}  # what an empty field means, where it is not None
 Row = dict[str, Any]
 
 
@@ -51,10 +52,7 @@ def read_results(path: Path) -> list[Row]:
             f"version that wrote it, or choose another folder."
         )
     return [
-        {
-            name: kind(row[name]) if row[name] != "" or name == "variant" else None
-            for name, kind in COLUMNS.items()
-        }
+        {name: kind(row[name]) if row[name] != "" else EMPTY.get(name) for name, kind in COLUMNS.items()}
         for row in raw
     ]
 

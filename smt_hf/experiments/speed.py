@@ -10,7 +10,7 @@ from .findings import parse
 
 PATTERN = "benchmark-*.json"
 KINDS = ("decode", "prefill", "train", "dmt")
-PEER_MARKERS = ("x", "+", "P", "X", "*")
+PEER_MARKERS = ("x", "+", "P", "X", "*", "h", "1", "2")
 OFFICIAL = "dmt, official algorithm"
 METHODS = {"smt": "SMT", "bptt": "BPTT"}
 

@@ -116,6 +116,7 @@ Trained with smt-hf, whose CITATION.cff says how to cite the software.
 
 HOW = {
     "smt": "by Supervised Memory Training (SMT, then DMT): without backpropagation through time",
+    "smt+bptt": "by Supervised Memory Training (SMT, then DMT), and at the end by backpropagation through time",
     "bptt": "by backpropagation through time, as a baseline",
 }
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -135,13 +136,14 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         "versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number),
     }
     own_cell = class_stays_behind(cell)
+    last = "+bptt" * any(phase["name"] == "bptt" for phase in record.get("phases", []))
     body = CARD.format(
         title=title(record),
         parameters=record["parameters"],
         cell=cell,
         state_bytes=record["state_bytes"],
         dataset=dataset_name(record),
-        how=HOW[record["method"]],
+        how=HOW["bptt" if record["method"] == "bptt" else "smt" + last],
         path=name_on_card(record),
         prompt=prompt or "The ",
         more=" ".join(prompt.split()[:2]) or "next ",

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field
 
 METHODS = ("smt", "bptt")
+# The paper's best weights: prediction 1, dynamics 0.1, uniformity 0.001.
+DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT = 0.1, 0.001
+WEIGHTS = ("prediction_weight", "dynamics_weight", "uniformity_weight", "readout_weight", "trunk_weight")
 
 
 @dataclass
@@ -21,6 +24,9 @@ class SMTPretrainingArguments:
         metadata={"help": "budget in minutes of training, evaluations and saving not counted"},
     )
     dmt_fraction: float = field(default=0.3, metadata={"help": "share of the budget that DMT gets"})
+    bptt_fraction: float = field(
+        default=0.0, metadata={"help": "share of the budget that BPTT gets after SMT and DMT"}
+    )
 
     batch_size: int = field(
         default=32,
@@ -29,6 +35,9 @@ class SMTPretrainingArguments:
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "split a batch into so many parts"})
     learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate of SMT or BPTT"})
     dmt_learning_rate: float = field(default=3e-4, metadata={"help": "peak learning rate of DMT"})
+    bptt_learning_rate: float = field(
+        default=3e-4, metadata={"help": "peak learning rate of BPTT after SMT and DMT"}
+    )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay"})
     adam_beta1: float = field(default=0.9, metadata={"help": "AdamW β1"})
     adam_beta2: float = field(default=0.95, metadata={"help": "AdamW β2"})
@@ -37,6 +46,22 @@ class SMTPretrainingArguments:
     decay_ratio: float = field(default=0.3, metadata={"help": "share of a phase that decays to 0, at its end"})
 
     num_labels: int = field(default=8, metadata={"help": "consecutive memory labels of an SMT step"})
+    prediction_weight: float = field(default=1.0, metadata={"help": "weight in SMT of the prediction loss"})
+    dynamics_weight: float = field(
+        default=DYNAMICS_WEIGHT, metadata={"help": "weight in SMT of the dynamics loss"}
+    )
+    uniformity_weight: float = field(
+        default=UNIFORMITY_WEIGHT, metadata={"help": "weight in SMT of the uniformity loss"}
+    )
+    readout_weight: float = field(
+        default=1.0, metadata={"help": "weight in SMT of reading each label out (the paper: 0)"}
+    )
+    trunk_weight: float = field(
+        default=1.0, metadata={"help": "weight in SMT of the causal trunk's own loss (the paper: 0)"}
+    )
+    detach_labels: bool = field(
+        default=False, metadata={"help": "keep the dynamics loss of SMT from reaching the encoder"}
+    )
     rollout_length: int = field(default=32, metadata={"help": "free-running tokens of a DMT window (R)"})
     num_sweeps: int = field(
         default=0,
@@ -86,14 +111,15 @@ class SMTPretrainingArguments:
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; it must be no, bf16 or fp16.")
         positive = (
             "max_steps max_minutes batch_size gradient_accumulation_steps learning_rate dmt_learning_rate "
-            "max_grad_norm rollout_length eval_sequences eval_horizon logging_steps save_total_limit "
-            "curriculum_start_length dmt_label_every"
+            "bptt_learning_rate max_grad_norm rollout_length eval_sequences eval_horizon logging_steps "
+            "save_total_limit curriculum_start_length dmt_label_every"
         )
         for name in positive.split():
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be greater than 0.")
         for name in [
+            *WEIGHTS,
             "weight_decay",
             "num_sweeps",
             "num_evaluations",
@@ -104,6 +130,7 @@ class SMTPretrainingArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         for name in [
             "dmt_fraction",
+            "bptt_fraction",
             "warmup_ratio",
             "decay_ratio",
             "cold_start_fraction",
@@ -111,6 +138,11 @@ class SMTPretrainingArguments:
         ]:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        if self.dmt_fraction + self.bptt_fraction > 1:
+            raise ValueError(
+                f"dmt_fraction {self.dmt_fraction} and bptt_fraction {self.bptt_fraction} are more than the "
+                f"whole budget; together they must be at most 1."
+            )
         if self.num_labels < 2:
             raise ValueError(f"num_labels is {self.num_labels}; a memory transition needs at least 2.")
         if self.dmt_label_every > self.rollout_length:
@@ -129,6 +161,11 @@ class SMTPretrainingArguments:
     @property
     def trackers(self) -> list[str]:
         return [] if self.report_to in ("", "none") else self.report_to.split(",")
+
+    @property
+    def smt_options(self) -> dict[str, float | bool]:
+        """The arguments of `smt_loss` that are the same at every step."""
+        return {name: getattr(self, name) for name in (*WEIGHTS, "detach_labels")}
 
     def to_dict(self) -> dict:
         return asdict(self)

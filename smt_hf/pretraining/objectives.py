@@ -5,6 +5,8 @@ to predict. Index everything by the last token read: m_3 has seen x_0 … x_3, a
 Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said otherwise.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,14 +14,15 @@ from torch.distributed.nn.functional import all_gather
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
 
+from .arguments import DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT
 from .rollout import sequential_rollout, sweep_rollout
 from .teacher import SMTTeacher
 
 Batch = dict[str, torch.Tensor]
 Parts = dict[str, torch.Tensor]
 
-# The paper's best weights: prediction 1, dynamics 0.1, uniformity 0.001; in DMT dynamics 10, readout 1.
-DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT, DMT_DYNAMICS_WEIGHT = 0.1, 0.001, 10.0
+# The paper's best in DMT, beside a readout loss of weight 1.
+DMT_DYNAMICS_WEIGHT = 10.0
 # Pairs grow with the square of the sample; 512 memory tokens are what the official code draws.
 UNIFORMITY_SAMPLE = 512
 
@@ -61,17 +64,23 @@ def smt_loss(
     batch: Batch,
     timestep: int,
     num_labels: int = 2,
+    prediction_weight: float = 1.0,
     dynamics_weight: float = DYNAMICS_WEIGHT,
     uniformity_weight: float = UNIFORMITY_WEIGHT,
+    readout_weight: float = 1.0,
+    trunk_weight: float = 1.0,
+    detach_labels: bool = False,
 ) -> tuple[torch.Tensor, Parts]:
     """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
 
-    L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + L_trunk
+    L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + L_trunk, by the weights' defaults
     L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds).
     L_dyn: the n − 1 transitions between the labels, each from the teacher's memory, m_s → m_{s+1}.
     L_unif: uniformity of the labels.
     L_read: cross-entropy of y_s from m_s alone, at all n labels: what the RNN will have to do.
     L_trunk: cross-entropy of y_s at every token of the causal trunk.
+    detach_labels: L_dyn trains the cell alone; otherwise the encoder too, whose labels become what a cell
+    can follow. The parts are returned without their weights.
     The cell is never unrolled: no gradient path between two tokens is longer than one application.
 
     Deviations from the paper, which has n = 2, L_pred, L_dyn and L_unif: t may be anything from −1, so
@@ -94,11 +103,13 @@ def smt_loss(
 
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, first + 1 : first + len(window)]))
-    memory_pred = cell(labels[:, :-1].flatten(0, 1), inputs.flatten(0, 1))
-    dynamics = dynamics_loss(memory_pred, labels[:, 1:].flatten(0, 1))
+    taught = labels.detach() if detach_labels else labels
+    memory_pred = cell(taught[:, :-1].flatten(0, 1), inputs.flatten(0, 1))
+    dynamics = dynamics_loss(memory_pred, taught[:, 1:].flatten(0, 1))
     uniformity = uniformity_loss(labels[:, -1])  # not labels[:, 0], which may be m_∅ in every row
 
-    loss = prediction + dynamics_weight * dynamics + uniformity_weight * uniformity + readout
+    loss = prediction_weight * prediction + dynamics_weight * dynamics
+    loss = loss + uniformity_weight * uniformity + readout_weight * readout
     parts = {
         "prediction_loss": prediction,
         "dynamics_loss": dynamics,
@@ -107,7 +118,7 @@ def smt_loss(
     }
     if trunk is not None:
         parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])
-        loss = loss + parts["trunk_loss"]
+        loss = loss + trunk_weight * parts["trunk_loss"]
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
@@ -171,7 +182,7 @@ def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]
     return loss, {"readout_loss": loss.detach()}
 
 
-# What each phase trains. m_∅ is the encoder's answer, so only BPTT, which has no encoder, learns it.
+# What each phase trains. m_∅ is the encoder's answer until BPTT, which asks no teacher and learns it too.
 TRAINED = {
     "smt": ("teacher.", "model.model.embed_tokens.", "model.model.cell."),
     "dmt": ("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
@@ -180,16 +191,23 @@ TRAINED = {
 
 
 class Objective(nn.Module):
-    """The losses as one module's forward, which is what DDP and torch.compile need to see."""
+    """The losses as one module's forward, which is what DDP and torch.compile need to see.
 
-    def __init__(self, model: SMTForCausalLM, teacher: SMTTeacher | None):
+    smt_options: arguments of `smt_loss` that are the same at every step.
+    """
+
+    def __init__(
+        self, model: SMTForCausalLM, teacher: SMTTeacher | None, smt_options: dict[str, Any] | None = None
+    ):
         super().__init__()
         self.model = model
         self.teacher = teacher
+        self.smt_options = smt_options or {}
 
     def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
         if phase == "bptt":
             return bptt_loss(self.model, batch)
         assert self.teacher is not None
-        loss = smt_loss if phase == "smt" else dmt_loss
-        return loss(self.model, self.teacher, batch, **draws)
+        if phase == "smt":
+            return smt_loss(self.model, self.teacher, batch, **draws, **self.smt_options)
+        return dmt_loss(self.model, self.teacher, batch, **draws)

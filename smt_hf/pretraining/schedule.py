@@ -25,12 +25,14 @@ class Phase(NamedTuple):
 def phases(args: SMTPretrainingArguments) -> list[Phase]:
     if args.method == "bptt":
         return [Phase("bptt", 0.0, 1.0, args.learning_rate)]
-    turn = 1 - args.dmt_fraction
-    both = [
-        Phase("smt", 0.0, turn, args.learning_rate),
-        Phase("dmt", turn, 1.0, args.dmt_learning_rate),
+    dmt_ends = 1 - args.bptt_fraction
+    smt_ends = 1 - (args.dmt_fraction + args.bptt_fraction)
+    shared = [
+        Phase("smt", 0.0, smt_ends, args.learning_rate),
+        Phase("dmt", smt_ends, dmt_ends, args.dmt_learning_rate),
+        Phase("bptt", dmt_ends, 1.0, args.bptt_learning_rate),
     ]
-    return [phase for phase in both if phase.end > phase.start]
+    return [phase for phase in shared if phase.end - phase.start > 1e-9]  # fractions are rounded
 
 
 def phase_progress(phase: Phase, progress: float) -> float:
@@ -52,10 +54,12 @@ def learning_rate(phase: Phase, progress: float, args: SMTPretrainingArguments) 
 def sequence_length(phase: Phase, progress: float, full: int, args: SMTPretrainingArguments) -> int:
     """Length curriculum: start · (full / start)^(done / curriculum_fraction), in about 12 % steps.
 
-    Rounding to steps keeps the number of different shapes small. DMT always sees full length.
+    Rounding to steps keeps the number of different shapes small. DMT always sees full length, and so does
+    BPTT after it.
     """
     start = args.curriculum_start_length
-    if start is None or start >= full or phase.name == "dmt" or args.curriculum_fraction == 0:
+    later = phase.name == "dmt" or phase.start > 0
+    if start is None or start >= full or later or args.curriculum_fraction == 0:
         return full
     done = min(1.0, phase_progress(phase, progress) / args.curriculum_fraction)
     levels = max(1, round(6 * math.log2(full / start)))

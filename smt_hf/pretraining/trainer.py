@@ -1,6 +1,7 @@
 """SMTPretrainer: one Accelerate loop, three objectives (SMT, DMT, and BPTT as the baseline).
 
-SMT trains teacher and cell on single transitions; after `hand_over`, DMT trains cell and readout on policy."""
+SMT trains teacher and cell on single transitions; after `hand_over`, DMT trains cell and readout on policy, and
+BPTT, if it has a share of the budget, the whole model without its teacher."""
 
 import math
 import signal
@@ -129,7 +130,7 @@ class SMTPretrainer:
 
     def _run_phase(self, phase: schedule.Phase, tensors: dict[str, Any] | None, bar: tqdm) -> None:
         args, accelerator = self.args, self.accelerator
-        objective = Objective(self.model, self.teacher)
+        objective = Objective(self.model, self.teacher, args.smt_options)
         for name, parameter in objective.named_parameters():
             parameter.requires_grad_(name.startswith(TRAINED[phase.name]))
         trained = [p for p in objective.parameters() if p.requires_grad]

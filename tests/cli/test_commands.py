@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import smt_hf
 import smt_hf.models.cells as cells
 from smt_hf.cli import build_parser, main, quickstart
+from smt_hf.cli.pretrain import build
 from smt_hf.data import RetrievalTask, load_data
 from smt_hf.pretraining.run_folder import RunFolder
 
@@ -166,6 +167,14 @@ def test_flags_win_over_the_preset(tmp_path, corpus):
     assert teacher["encoder_type"] == "bidirectional"
     arguments = record["arguments"]
     assert (arguments["learning_rate"], arguments["rollout_length"], arguments["num_sweeps"]) == (1e-4, 5, 2)
+
+
+@pytest.mark.parametrize(("flags", "future"), [([], 16), (["--future-length", "3"], 3)])
+def test_a_task_is_predicted_to_its_end_unless_a_future_is_given(tmp_path, flags, future):
+    words = ["--dataset", "copy", "--sequence-length", "16", "--max-steps", "1", "--dmt-fraction", "0", *flags]
+    args = build_parser().parse_args(["pretrain", *words, "--output-dir", str(tmp_path / "r")])
+    args.words = []
+    assert build(args).teacher.config.future_length == future
 
 
 def test_stopped_by_a_signal_it_saves_exits_0_and_prints_the_command_that_goes_on(

@@ -6,14 +6,15 @@ import json
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_commands import one_line
 
 from smt_hf.cli import experiment, main, pretrain
-from smt_hf.experiments import EXPERIMENTS, Recipe
-from smt_hf.experiments.recipe import Length
+from smt_hf.experiments import EXPERIMENTS, Recipe, probes
+from smt_hf.experiments.recipe import Length, by_name
 from smt_hf.experiments.results import read_results, write_results
 from smt_hf.pretraining.run_folder import RunFolder
 from smt_hf.pretraining.trainer import NonFiniteLossError
@@ -37,9 +38,22 @@ TINY = Recipe(
 NAMES = ["gru-8-smt-seed0", "gru-8-bptt-0.001-seed0", "gru-8-bptt-0.01-seed0"]
 
 
+VARIED = replace(
+    TINY,
+    smt={"dmt-fraction": 0.5},
+    bptt_learning_rates=(1e-3,),
+    variants=by_name({"detach-labels": True}, {"bptt-fraction": 0.25}),
+)
+VARIED_NAMES = [
+    "gru-8-smt-seed0", "gru-8-bptt-0.001-seed0", "gru-8-smt-detach-labels-seed0",
+    "gru-8-smt-bptt-fraction=0.25-seed0",
+]  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    monkeypatch.setitem(EXPERIMENTS, "varied", VARIED)
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -94,6 +108,72 @@ def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
     monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
     assert run(done) == 0
     assert (done / "results.csv").read_text() == before
+
+
+def test_lost_probes_are_measured_again_without_training(done, monkeypatch):
+    before = {name: (done / name / "probes.json").read_text() for name in NAMES}
+    (done / NAMES[1] / "probes.json").unlink()
+    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(experiment, "evaluate", lambda *_: pytest.fail("a finished run was judged again"))
+    assert run(done) == 0
+    assert {name: (done / name / "probes.json").read_text() for name in NAMES} == before
+    assert [json.loads(text)["teacher"] is None for text in before.values()] == [False, True, True]
+
+
+def varied(folder: Path, *words: object) -> int:
+    return main(["experiment", "varied", "--output-dir", str(folder), *map(str, words)])
+
+
+def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, monkeypatch, capsys):
+    """Stopped in the first variant; one that diverged is reported and gives no row."""
+    log, train = RunFolder.log, pretrain.train
+    stopped: list[int] = []
+
+    def stop_once(self, line):
+        log(self, line)
+        if self.path.name == VARIED_NAMES[2] and not stopped:
+            stopped.append(line["step"])
+            signal.raise_signal(signal.SIGTERM)
+
+    def diverge(args):
+        if args.bptt_fraction:
+            raise NonFiniteLossError("the loss is not finite at step 3.")
+        train(args)
+
+    monkeypatch.setattr(RunFolder, "log", stop_once)
+    assert varied(tmp_path) == 130
+    assert {row["run"] for row in read_results(tmp_path / "results.csv")} == set(VARIED_NAMES[:2])
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "train", diverge)
+        assert varied(tmp_path) == 0
+    assert f"{VARIED_NAMES[3]} diverged and gives no result" in capsys.readouterr().out
+    assert {row["run"] for row in read_results(tmp_path / "results.csv")} == set(VARIED_NAMES[:3])
+    assert varied(tmp_path) == 0  # the one that diverged is tried again
+    out = capsys.readouterr().out
+    rows = read_results(tmp_path / "results.csv")
+    assert [row["variant"] for row in rows[::2]] == ["", "", "detach-labels", "bptt-fraction=0.25"]
+    assert [row["run"] for row in rows[::2]] == VARIED_NAMES
+    for name, phases in zip(VARIED_NAMES[2:], (["smt", "dmt"], ["smt", "dmt", "bptt"]), strict=True):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert [phase["name"] for phase in record["phases"]] == phases
+        assert (tmp_path / name / "probes.json").is_file()
+        assert record["arguments"]["detach_labels"] is ("detach" in name)
+    assert max(map(len, out[out.index("varied trained at 8") :].splitlines())) <= 80
+    # At equal budgets stands the recipe as it is: variants would count as more runs of it, with a spread.
+    assert "±" not in out[out.index("at equal budgets") :]
+
+
+def test_the_variants_asked_for_are_run_and_others_refused(tmp_path, capfd, monkeypatch):
+    trained: list[str] = []
+    monkeypatch.setattr(pretrain, "train", lambda args: trained.append(Path(args.output_dir).name))
+    monkeypatch.setattr(experiment, "evaluate", lambda *_: [])
+    monkeypatch.setattr(probes, "write_probes", lambda folder: None)
+    assert varied(tmp_path, "--variants", "detach-labels") == 2  # nothing was evaluated, so nothing to show
+    assert trained == VARIED_NAMES[:3]
+    capfd.readouterr()
+    assert varied(tmp_path, "--variants", "detached") == 2
+    assert "unknown variant 'detached'; choose among detach-labels" in one_line(capfd.readouterr().err)
 
 
 def test_a_run_that_was_deleted_is_made_again_and_its_figures_replaced(done, tmp_path):

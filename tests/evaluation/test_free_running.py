@@ -186,6 +186,21 @@ def test_a_task_is_judged_at_each_length_on_as_many_whole_rows_as_the_answers_al
         assert_summary(metrics[length], slow_judgements(model, rows["input_ids"], rows["shift_labels"]))
 
 
+def test_only_positions_that_some_row_asks_for_are_read_out(monkeypatch):
+    """Two rows ask at 3 and 9, one at 25; a chunk without any is read out once, as a forward has to."""
+    monkeypatch.setattr(free_running, "CHUNK", 10)
+    model, (x, y) = tiny_model(), rows(3, 40)
+    answers = torch.full_like(y, -100)
+    for row, position in ((0, 3), (1, 9), (2, 25)):
+        answers[row, position] = position % 11
+    read: list[int] = []
+    model.model.readout.register_forward_hook(lambda _module, args, _out: read.append(len(args[0])))
+    metrics = evaluate_rows(model, x, answers)
+    assert read == [3 * 2, 3, 3, 3]
+    assert metrics["targets"] == 3
+    assert_summary(metrics, slow_judgements(model, x, answers))
+
+
 def test_a_length_that_cannot_be_is_refused_before_any_is_measured(monkeypatch):
     monkeypatch.setattr(free_running, "evaluate_rows", lambda *_: pytest.fail("work was done"))
     with pytest.raises(ValueError, match="at least 2"):

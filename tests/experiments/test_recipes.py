@@ -8,7 +8,7 @@ from smt_hf.cli import build_parser
 from smt_hf.cli.pretrain import build
 from smt_hf.data.tasks import is_task, make_task
 from smt_hf.experiments import EXPERIMENTS, plan
-from smt_hf.experiments.recipe import Length, Recipe
+from smt_hf.experiments.recipe import Length, Recipe, by_name
 
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {"method", "learning_rate", "dmt_learning_rate", "dmt_fraction", "num_labels", "output_dir", "words"}
@@ -20,14 +20,14 @@ def parsed(name: str, **chosen) -> list:
     return [build_parser().parse_args(["pretrain", *run.words, "--output-dir", run.name]) for run in runs]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [name for name, recipe in EXPERIMENTS.items() if recipe.bptt_learning_rates])
 def test_both_methods_get_the_same_data_model_budget_and_curriculum(name):
     for length in EXPERIMENTS[name].lengths:
-        runs = parsed(name, lengths=[length])
+        runs = parsed(name, lengths=[length], variants=[])
         for cell in EXPERIMENTS[name].cells:
             smt, *bptt = (vars(run) for run in runs if run.cell == cell)
             assert smt["method"] == "smt" and {one["method"] for one in bptt} == {"bptt"}
-            own = OWN | ({"sequence_length"} if name == "text" else set())
+            own = OWN | ({"sequence_length"} if EXPERIMENTS[name].dataset == "python-docs" else set())
             for one in bptt:
                 assert {key for key in smt if smt[key] != one[key]} <= own
             assert len({one["learning_rate"] for one in bptt}) == len(bptt) >= 3
@@ -35,7 +35,7 @@ def test_both_methods_get_the_same_data_model_budget_and_curriculum(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_run_takes_more_than_fifteen_minutes(name):
-    assert all(run.max_minutes <= 15 for run in parsed(name, lengths=list(EXPERIMENTS[name].lengths)))
+    assert all((run.max_minutes or 0) <= 15 for run in parsed(name, lengths=list(EXPERIMENTS[name].lengths)))
 
 
 def test_what_runs_unless_more_is_asked_for_gives_retrieval_in_minutes():
@@ -51,11 +51,25 @@ def test_every_run_could_start(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Any text will do, and python-docs takes seconds to read.
     (tmp_path / "text.txt").write_text("".join(f"line {i} of a text\n" for i in range(5000)))
-    changes = {"dataset": "text.txt"} if name == "text" else {}
+    changes = {"dataset": "text.txt"} if EXPERIMENTS[name].dataset == "python-docs" else {}
     for length in EXPERIMENTS[name].lengths:
-        for run in parsed(name, lengths=[length], cells=["gru"], learning_rates=[1e-3], changes=changes):
+        for run in parsed(name, lengths=[length], cells=["gru"], changes=changes):
             run.words = []
             build(run)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in EXPERIMENTS.items() if recipe.variants])
+def test_a_variant_differs_from_its_recipe_by_what_its_name_says(name):
+    recipe = EXPERIMENTS[name]
+    runs = plan(recipe, cells=["gru"])
+    (plain,) = (run for run in runs if not run.variant and run.arguments["method"] == "smt")
+    assert [run.variant for run in runs if run.variant] == list(recipe.variants)
+    for run in runs:
+        if run.variant:
+            words = [word.partition("=") for word in run.variant.split(",")]
+            pairs = {name: value or "True" for name, _, value in words}
+            as_text = {key: f"{value}" for key, value in run.arguments.items()}
+            assert as_text == {key: f"{value}" for key, value in plain.arguments.items()} | pairs
 
 
 @pytest.mark.parametrize("name", [n for n, recipe in EXPERIMENTS.items() if is_task(recipe.dataset)])
@@ -105,3 +119,68 @@ def test_a_length_that_the_recipe_does_not_know_takes_what_its_longest_needs():
     (run, *_) = plan(RECIPE, lengths=[500])
     assert (run.arguments["sequence-length"], run.arguments["batch-size"]) == (500, 7)
     assert run.arguments["max-minutes"] == 3
+
+
+VARIED = Recipe(
+    about="a plan with variants",
+    dataset="copy",
+    lengths={8: Length(1)},
+    cells=("gru",),
+    arguments={"hidden-size": 32, "batch-size": 4},
+    bptt={"num-evaluations": 3},
+    bptt_learning_rates=(1e-3, 1e-2),
+    variants=by_name(
+        {"hidden-size": 16, "num-memory-tokens": 2},
+        {"detach-labels": True},
+        {"method": "bptt", "bptt-truncation": 4},
+    ),
+)
+
+
+def test_a_variant_is_run_beside_the_recipe_by_smt_unless_it_says_bptt():
+    runs = plan(VARIED, seeds=[0, 1])
+    assert [run.name for run in runs[: len(runs) // 2]] == [
+        "gru-8-smt-seed0",
+        "gru-8-bptt-0.001-seed0",
+        "gru-8-bptt-0.01-seed0",
+        "gru-8-smt-hidden-size=16,num-memory-tokens=2-seed0",
+        "gru-8-smt-detach-labels-seed0",
+        "gru-8-bptt-0.001-method=bptt,bptt-truncation=4-seed0",
+        "gru-8-bptt-0.01-method=bptt,bptt-truncation=4-seed0",
+    ]
+    assert runs[0].arguments["hidden-size"] == 32 and runs[3].arguments["hidden-size"] == 16
+    assert runs[5].arguments["bptt-truncation"] == 4 and runs[5].arguments["num-evaluations"] == 3
+    assert [run.variant for run in runs[:4]] == ["", "", "", "hidden-size=16,num-memory-tokens=2"]
+
+
+def test_a_variant_wins_over_what_the_user_sets_so_that_its_name_stays_true():
+    runs = plan(VARIED, changes={"hidden-size": "64", "batch-size": "9"}, learning_rates=[1e-3])
+    assert [run.arguments["hidden-size"] for run in runs] == ["64", "64", 16, "64", "64"]
+    assert {run.arguments["batch-size"] for run in runs} == {"9"}
+
+
+def test_a_flag_is_a_word_without_a_value():
+    run = plan(VARIED, variants=["detach-labels"])[-1]
+    assert "--detach-labels" in run.words and "True" not in run.words
+    assert build_parser().parse_args(["pretrain", *run.words, "--output-dir", "x"]).detach_labels is True
+
+
+def test_the_variants_asked_for_are_run_and_an_unknown_one_is_refused():
+    assert len(plan(VARIED, variants=[])) == 3
+    assert [run.variant for run in plan(VARIED, variants=["detach-labels"])] == ["", "", "", "detach-labels"]
+    with pytest.raises(
+        ValueError, match=r"unknown variant 'detach'; choose among hidden-size=16,num-mem.*labels"
+    ):
+        plan(VARIED, variants=["detach"])
+    with pytest.raises(ValueError, match=r"unknown variant 'x'; the recipe has none\."):
+        plan(RECIPE, variants=["x"])
+
+
+def test_a_budget_in_steps_is_the_runs_unless_minutes_are_asked_for():
+    recipe = Recipe(about="", dataset="copy", lengths={8: Length(3, {"max-steps": 7})}, bptt_learning_rates=())
+    (run, *_) = plan(recipe)
+    assert run.arguments["max-steps"] == 7 and "max-minutes" not in run.arguments
+    (run, *_) = plan(recipe, max_minutes=2)
+    assert run.arguments["max-minutes"] == 2 and "max-steps" not in run.arguments
+    (run, *_) = plan(RECIPE, changes={"max-steps": "5"})
+    assert run.arguments["max-steps"] == "5" and "max-minutes" not in run.arguments

@@ -44,6 +44,31 @@ def test_the_table_gives_mean_and_half_the_range_in_80_columns():
     assert "best learning rate" in lines[-1] or "best learning rate" in lines[-2]
 
 
+VARIANTS = ("", "encoder-type=bidirectional", "readout-weight=0,trunk-weight=0")
+
+
+def test_variants_are_rows_of_their_own_whole_in_80_columns():
+    varied = [
+        row
+        for i, variant in enumerate(VARIANTS)
+        for row in rows("transformer", "smt", 2e-3, {64: 0.5 + i / 10, 128: 0.1, 256: 0.1}, variant=variant)
+    ]
+    assert best_groups(varied) == [(variant, "transformer", "smt", 2e-3) for variant in VARIANTS]
+    lines = printed(varied)
+    assert max(map(len, lines)) <= 80 and "…" not in "\n".join(lines)
+    assert [value for line in lines for value in line.split() if value in ("0.500", "0.600", "0.700")] == [
+        "0.500",
+        "0.600",
+        "0.700",
+    ]
+    names = "".join(line.split("  smt")[0].strip() for line in lines)
+    assert all(variant in names for variant in VARIANTS), names
+    assert "transformer cell" in lines[0] and not any("trunk" in line and "transf" in line for line in lines)
+    two_cells = printed([*varied, *STACK])
+    assert max(map(len, two_cells)) <= 80 and "0.700" in "".join(two_cells)
+    assert not any("variant" in line for line in printed(STACK))
+
+
 def test_each_training_length_has_a_table_of_its_own():
     longer = rows("gru", "smt", 2e-3, {256: 0.5}, length_trained=256)
     titles = [line for line in printed([*longer, *STACK]) if "trained at" in line]
@@ -65,4 +90,4 @@ def test_a_variant_chooses_a_learning_rate_of_its_own():
     assert best_groups([*STACK, *changed])[-1] == ("num-labels=4", "gru", "bptt", 3e-3)
     assert len(best_groups([*STACK, *changed])) == 5
     line = next(line for line in printed([*STACK, *changed], 100) if "num-labels=4" in line and "*" in line)
-    assert line.split()[:4] == ["gru", "num-labels=4", "bptt", "0.003*"]
+    assert line.split()[:4] == ["num-labels=4", "gru", "bptt", "0.003*"]

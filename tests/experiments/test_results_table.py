@@ -61,6 +61,14 @@ def test_rows_come_back_exactly_and_other_programs_can_read_them(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
+def test_the_variant_is_a_text_and_empty_for_the_recipe_as_it_is(tmp_path):
+    rows = rows_of_run("recall", "a", 24, RECORD, TASK_METRICS, None)
+    rows += rows_of_run("recall", "b", 24, RECORD, TASK_METRICS, None, variant="num-labels=2")
+    write_results(tmp_path / "results.csv", rows)
+    variants = [(row["run"], row["variant"]) for row in read_results(tmp_path / "results.csv")]
+    assert variants == [("a", "")] * 2 + [("b", "num-labels=2")] * 2
+
+
 def test_an_absent_or_empty_table_has_no_rows(tmp_path):
     assert read_results(tmp_path / "results.csv") == []
     write_results(tmp_path / "results.csv", [])

@@ -124,6 +124,14 @@ def test_a_baseline_says_that_it_is_one(tmp_path):
     assert "backpropagation through time, as a baseline" in text and "by BPTT" in text
 
 
+def test_a_run_that_ends_with_bptt_does_not_claim_to_be_without_it(tmp_path):
+    phases = [{"name": "smt"}, {"name": "dmt"}]
+    assert "without backpropagation through time" in card(tmp_path, phases=phases).text
+    text = card(tmp_path, phases=[*phases, {"name": "bptt"}]).text
+    assert "SMT, then DMT), and at the end by backpropagation through time" in text
+    assert "without backpropagation through time" not in text
+
+
 def test_a_run_without_evaluation_says_so(tmp_path):
     assert "Not evaluated" in card(tmp_path, final={}).text
 

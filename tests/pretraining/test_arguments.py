@@ -36,6 +36,13 @@ def test_exactly_one_budget_must_be_given(budget):
         ({"checkpoint_every": -5}, "checkpoint_every is -5"),
         ({"dmt_fraction": 1.5}, "dmt_fraction is 1.5"),
         ({"cold_start_fraction": -0.1}, "cold_start_fraction is -0.1"),
+        ({"bptt_fraction": 1.5}, "bptt_fraction is 1.5"),
+        ({"bptt_learning_rate": 0.0}, "bptt_learning_rate is 0.0"),
+        (
+            {"dmt_fraction": 0.6, "bptt_fraction": 0.5},
+            "dmt_fraction 0.6 and bptt_fraction 0.5 are more than the whole budget",
+        ),
+        ({"trunk_weight": -1.0}, "trunk_weight is -1.0"),
         ({"curriculum_start_length": 0}, "curriculum_start_length is 0"),
         ({"batch_size": 6, "gradient_accumulation_steps": 4}, "batch_size 6 does not divide into 4"),
         ({"push_to_hub": True}, "hub_model_id"),

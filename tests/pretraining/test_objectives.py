@@ -193,6 +193,34 @@ def test_smt_weights_are_the_papers():
     torch.testing.assert_close(loss, total)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("encoder_type", ENCODERS)
+def test_each_weight_of_smt_counts_its_own_part_and_the_parts_stay_unweighted(encoder_type):
+    model, teacher, batch = tiny_student(), tiny_teacher(encoder_type), random_batch(4, 16)
+    _, plain = smt_loss(model, teacher, batch, 4, 3)
+    weights = {f"{name.removesuffix('_loss')}_weight": 2.0 + i for i, name in enumerate(plain)}
+    loss, parts = smt_loss(model, teacher, batch, 4, 3, **weights)
+    assert len(parts) == 4 + (encoder_type == "causal")
+    assert all(torch.equal(parts[name], plain[name]) for name in plain)
+    expected = sum((2.0 + i) * value.item() for i, value in enumerate(parts.values()))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_detached_labels_teach_the_cell_the_same_and_the_encoder_nothing():
+    model, teacher, batch = tiny_student(), tiny_teacher(), random_batch(4, 16)
+    others = dict(prediction_weight=0.0, uniformity_weight=0.0, readout_weight=0.0, trunk_weight=0.0)
+    found = []
+    for detach in (False, True):
+        model.zero_grad()
+        teacher.zero_grad()
+        smt_loss(model, teacher, batch, 4, 3, **others, detach_labels=detach)[0].backward()
+        of_cell = {name: p.grad.clone() for name, p in model.model.cell.named_parameters()}
+        found.append((of_cell, any(p.grad is not None and p.grad.any() for p in teacher.parameters())))
+    assert [reached for _, reached in found] == [True, False]
+    for name, gradient in found[0][0].items():
+        assert gradient.any() and torch.equal(gradient, found[1][0][name])
+
+
 def test_smt_with_one_answer_at_the_end_is_finite_wherever_the_labels_are():
     """As in retrieval: most timesteps have no target at all."""
     model, teacher = tiny_student(), tiny_teacher()

@@ -84,6 +84,9 @@ CASES = {
     "in dmt, by sweeps": ({"checkpoint_every": 3, "num_sweeps": 2}, 8 * 7 + 3, 6),
     "in dmt, every second label": ({"checkpoint_every": 3, "dmt_label_every": 2}, 8 * 7 + 3, 6),
     "in bptt": ({"checkpoint_every": 3, "method": "bptt"}, 8 * 7 + 3, 6),
+    # Steps 0–2 are SMT, 3 and 4 DMT, 5–7 BPTT.
+    "in bptt after dmt": ({"checkpoint_every": 3, "dmt_fraction": 0.25, "bptt_fraction": 0.375}, 8 * 7 + 3, 6),
+    "from dmt into bptt": ({"checkpoint_every": 4, "dmt_fraction": 0.25, "bptt_fraction": 0.375}, 8 * 6 + 3, 4),
     "in parts": ({"checkpoint_every": 3, "gradient_accumulation_steps": 2}, 8 * 4 + 3, 3),
     "in a curriculum": ({"checkpoint_every": 2, "curriculum_start_length": 4}, 32 + 21 + 5, 2),
     "at once": ({"checkpoint_every": 1}, 8 * 1 + 1, 1),

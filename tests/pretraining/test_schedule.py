@@ -76,6 +76,22 @@ def test_phases_share_the_budget():
     assert [phase.name for phase in schedule.phases(tiny_arguments(HERE, dmt_fraction=1.0))] == ["dmt"]
 
 
+def test_bptt_gets_its_share_after_smt_and_dmt():
+    args = tiny_arguments(HERE, dmt_fraction=0.25, bptt_fraction=0.125, bptt_learning_rate=5e-4)
+    assert [(phase.name, phase.start, phase.end) for phase in schedule.phases(args)] == [
+        ("smt", 0.0, 0.625),
+        ("dmt", 0.625, 0.875),
+        ("bptt", 0.875, 1.0),
+    ]
+    assert schedule.phases(args)[-1].learning_rate == 5e-4
+
+
+@pytest.mark.parametrize("dmt", [i / 20 for i in range(21)])
+def test_fractions_of_the_whole_budget_leave_no_crumb_of_a_phase(dmt):
+    names = [p.name for p in schedule.phases(tiny_arguments(HERE, dmt_fraction=dmt, bptt_fraction=1 - dmt))]
+    assert names == ["dmt"] * (dmt > 0) + ["bptt"] * (dmt < 1)
+
+
 def curriculum(**changes) -> SMTPretrainingArguments:
     return tiny_arguments(HERE, curriculum_start_length=16, curriculum_fraction=0.5, **changes)
 
@@ -92,6 +108,8 @@ def test_sequences_grow_geometrically_from_the_start_length_to_the_full_one():
 
 def test_only_the_first_phase_has_a_curriculum():
     assert schedule.sequence_length(DMT, 0.6, 256, curriculum()) == 256
+    assert schedule.sequence_length(Phase("dmt", 0.0, 1.0, 1.0), 0.0, 256, curriculum()) == 256
+    assert schedule.sequence_length(Phase("bptt", 0.6, 1.0, 1.0), 0.6, 256, curriculum()) == 256
     assert schedule.sequence_length(Phase("bptt", 0.0, 1.0, 1.0), 0.0, 256, curriculum()) == 16
     assert schedule.sequence_length(SMT, 0.0, 256, tiny_arguments(HERE)) == 256
     assert schedule.sequence_length(SMT, 0.0, 12, curriculum()) == 12  # shorter than where it would start

@@ -97,13 +97,16 @@ def test_the_model_is_left_able_to_go_on(learned):
     assert without == []
 
 
-@pytest.mark.parametrize("phase", ["smt", "dmt", "bptt"])
+@pytest.mark.parametrize("phase", ["smt", "dmt", "bptt", "bptt after smt"])
 def test_each_phase_moves_every_parameter_it_trains_and_no_other(tmp_path, monkeypatch, phase):
     monkeypatch.setattr(trainer_module, "hand_over", lambda *_: None)  # it copies; here only training counts
     method = "bptt" if phase == "bptt" else "smt"
     fraction = 1.0 if phase == "dmt" else 0.0
     # Without weight decay, which would move what has no gradient.
-    trainer = tiny_trainer(tmp_path, method=method, dmt_fraction=fraction, max_steps=4, weight_decay=0.0)
+    after = 1.0 if phase == "bptt after smt" else 0.0
+    trainer = tiny_trainer(
+        tmp_path, method=method, dmt_fraction=fraction, bptt_fraction=after, max_steps=4, weight_decay=0.0
+    )
     watched = {"model": trainer.model, "teacher": trainer.teacher or tiny_teacher()}
     before = {
         f"{prefix}.{name}": value.clone()
@@ -117,7 +120,34 @@ def test_each_phase_moves_every_parameter_it_trains_and_no_other(tmp_path, monke
         for name, value in m.named_parameters()
         if not torch.equal(value, before[f"{prefix}.{name}"])
     }
-    assert moved == {name for name in before if name.startswith(TRAINED[phase])}
+    assert moved == {name for name in before if name.startswith(TRAINED[phase.split()[0]])}
+
+
+def test_bptt_after_dmt_goes_on_from_the_memory_handed_over_and_learns_it(tmp_path):
+    """As BPTT alone: no teacher is asked any more, and m_∅ is a weight like any other."""
+    options = {"dmt_fraction": 0.25, "max_steps": 8, "weight_decay": 0.0, "eval_dataset": Stream()}
+    starts, records = [], []
+    for name, fraction, rate in (("still", 0.375, 1e-12), ("moved", 0.375, 1e-3)):
+        trainer = tiny_trainer(tmp_path / name, bptt_fraction=fraction, bptt_learning_rate=rate, **options)
+        records.append(trainer.train())
+        nothing = torch.zeros(1, 0, dtype=torch.long)
+        gap = trainer.model.model.start_memory(1) - trainer.teacher.encode(nothing, [-1])[0]
+        starts.append(gap.abs().max().item())
+    assert starts[0] < 1e-5 < 1e-4 < starts[1]
+    assert [line["phase"] for line in losses(tmp_path / "moved")] == ["smt"] * 3 + ["dmt"] * 2 + ["bptt"] * 3
+    assert records[1]["sequential_steps"] == 3 * 1 + 2 * 4 + 3 * 16
+    assert "drift" in records[1]["final"]  # of the phase, too: BPTT may go where the teacher is not
+
+
+def test_the_weights_of_the_losses_reach_the_training(tmp_path):
+    """Without the dynamics loss nothing trains the cell in SMT."""
+    for weight in (0.1, 0.0):
+        options = {"dmt_fraction": 0.0, "weight_decay": 0.0, "dynamics_weight": weight}
+        trainer = tiny_trainer(tmp_path / str(weight), **options)
+        before = [p.clone() for p in trainer.model.model.cell.parameters()]
+        trainer.train()
+        same = [torch.equal(p, b) for p, b in zip(trainer.model.model.cell.parameters(), before, strict=True)]
+        assert all(same) if weight == 0 else not any(same)
 
 
 @pytest.mark.parametrize("method", ["smt", "bptt"])

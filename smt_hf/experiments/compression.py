@@ -1,0 +1,25 @@
+"""Compression: the same strings in memories of different sizes. How many bits does a byte of state hold?
+
+The width of the memory is that of the teacher and of the readout as well, so a small memory has a small
+teacher.
+"""
+
+from .copying import COPY
+from .recipe import TASK, Recipe, by_name
+
+COMPRESSION = Recipe(
+    about="say a string back from its end, out of 64 to 1,024 bytes of state",
+    dataset=COPY.dataset,
+    lengths=COPY.lengths,  # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold
+    cells=("gru",),
+    arguments={**TASK, "num-memory-tokens": 4},  # 64 × 4, the largest, is the recipe as it is
+    bptt_learning_rates=(),
+    tested=COPY.tested,
+    # K·D = 16, 32, 64, 128: each doubles the state of the one before.
+    variants=by_name(
+        {"hidden-size": 16, "num-memory-tokens": 1},
+        {"hidden-size": 32, "num-memory-tokens": 1},
+        {"hidden-size": 32, "num-memory-tokens": 2},
+        {"hidden-size": 64, "num-memory-tokens": 2},
+    ),
+)
