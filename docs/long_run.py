@@ -1,11 +1,11 @@
 """What a trained model does after 20,000 and after many more tokens; prints one JSON object.
 
-    python docs/long_run.py runs/measured/text7-gru-smt > docs/results/long_run-gru.json
-    python docs/long_run.py runs/measured/text7-gru-smt --tokens 1000000
+    python docs/long_run.py runs/measured/text7-gru-smt --generate 1000000 > docs/results/long_run-gru.json
 
 Free-running from a cold start on the validation part of python-docs: loss by position, size of the memory.
 Then its rows one after another, over and over, one token at a time: bytes of the state and of the process along
-the way, and for every 100,000 tokens their loss and their time over that of the first.
+the way, and for every 100,000 tokens their loss and their time over that of the first. At last one call of
+`generate` with a streamer: time and bytes for every 100,000 tokens.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
+from transformers.generation.streamers import BaseStreamer
 
 import smt_hf  # noqa: F401 - registers the architecture with the Auto classes
 from smt_hf.data import load_data
@@ -70,13 +71,56 @@ def read_on(
     return {"memory_rms": norms, "after_tokens": watched, "stretch": stretch, "stretches": stretches}
 
 
+class Watch(BaseStreamer):
+    """Takes the tokens of `generate` and keeps of each stretch its time, and the bytes of the process."""
+
+    def __init__(self, stretch: int):
+        self.stretch, self.count, self.start = stretch, -1, 0.0  # the prompt is put before the first token
+        self.stretches: list[dict[str, float]] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.count += 1
+        if self.count == 0:
+            self.start = time.perf_counter()
+        elif self.count % self.stretch == 0:
+            now = time.perf_counter()
+            seconds = now - self.start
+            first = self.stretches[0]["seconds"] if self.stretches else seconds
+            self.stretches.append(
+                {"seconds": seconds, "over_the_first": seconds / first, "process_bytes": resident_bytes()}
+            )
+            self.start = time.perf_counter()
+
+    def end(self) -> None:
+        pass
+
+
+def generate_on(model: Any, start: torch.Tensor, tokens: int, stretch: int = STRETCH) -> dict[str, Any]:
+    """One call of `generate` that samples `tokens` tokens after `start` (1, T), to a streamer."""
+    model.generation_config.eos_token_id = None  # go on, whatever is said
+    watch = Watch(stretch)
+    torch.manual_seed(0)
+    out = model.generate(
+        start, max_new_tokens=tokens, do_sample=True, streamer=watch, return_dict_in_generate=True
+    )
+    state = out.past_key_values.layers[0].read()
+    return {
+        "tokens": out.sequences.shape[1] - start.shape[1],
+        "state_bytes": state.untyped_storage().nbytes(),
+        "stretch": stretch,
+        "stretches": watch.stretches,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", help="a trained model")
     parser.add_argument("--tokens", type=int, default=STRETCH, help="how many to read one at a time [100000]")
+    parser.add_argument("--generate", type=int, default=STRETCH, help="how many in one call [100000]")
     args = parser.parse_args()
-    if args.tokens < 1:
-        parser.error(f"--tokens is {args.tokens}; it must be at least 1.")
+    for name, value in (("--tokens", args.tokens), ("--generate", args.generate)):
+        if value < 1:
+            parser.error(f"{name} is {value}; it must be at least 1.")
     model = AutoModelForCausalLM.from_pretrained(args.run).eval()
     x, y = load_data("python-docs", sequence_length=HORIZON).validation.blocks(HORIZON, 5)
     losses, _ = token_losses(model, x, y)
@@ -87,7 +131,8 @@ def main() -> None:
         "bits_per_byte": {f"{a}-{b}": losses[:, a:b].mean().item() / math.log(2) for a, b in PARTS},
     }
     del losses
-    print(json.dumps(result | read_on(model, x.flatten(), y.flatten(), args.tokens), indent=2))
+    result |= read_on(model, x.flatten(), y.flatten(), args.tokens)
+    print(json.dumps(result | {"generation": generate_on(model, x[:1, :64], args.generate)}, indent=2))
 
 
 if __name__ == "__main__":

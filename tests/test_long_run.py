@@ -40,3 +40,19 @@ def test_stretches_have_the_losses_of_one_pass_and_the_state_keeps_its_size(monk
     ]
     assert list(found["after_tokens"]) == list(found["memory_rms"]) == [3, 10, 20, 23]
     assert {entry["state_bytes"] for entry in found["after_tokens"].values()} == {4 * 2 * 16}
+
+
+def test_generation_is_one_call_watched_by_stretches(monkeypatch):
+    long_run = load("long_run")
+    # Starts at the prompt, a stretch of 2 s, the next one's start a second later, and a stretch of 3 s.
+    now = iter([0.0, 2.0, 3.0, 6.0, 7.0])
+    monkeypatch.setattr(long_run.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(long_run, "resident_bytes", lambda: 5)
+    config = SMTConfig(vocab_size=9, hidden_size=16, num_memory_tokens=2, num_attention_heads=2, eos_token_id=3)
+    model = SMTForCausalLM(config).eval()
+    found = long_run.generate_on(model, torch.tensor([[1, 2]]), tokens=23, stretch=10)
+    assert (found["tokens"], found["state_bytes"]) == (23, 4 * 2 * 16)
+    assert found["stretches"] == [
+        {"seconds": 2.0, "over_the_first": 1.0, "process_bytes": 5},
+        {"seconds": 3.0, "over_the_first": 1.5, "process_bytes": 5},
+    ]

@@ -5,14 +5,15 @@ teacher.
 """
 
 from .copying import COPY
-from .recipe import TASK, Recipe, by_name
+from .recipe import SYMBOLS, SYMBOLS_SMT, Recipe, by_name
 
 COMPRESSION = Recipe(
     about="say a string back from its end, out of 64 to 1,024 bytes of state",
     dataset=COPY.dataset,
     lengths=COPY.lengths,  # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold
     cells=("gru",),
-    arguments={**TASK, "num-memory-tokens": 4},  # 64 × 4, the largest, is the recipe as it is
+    arguments={**SYMBOLS, "num-memory-tokens": 4},  # 64 × 4, the largest, is the recipe as it is
+    smt=SYMBOLS_SMT,
     bptt_learning_rates=(),
     tested=COPY.tested,
     # K·D = 16, 32, 64, 128: each doubles the state of the one before.

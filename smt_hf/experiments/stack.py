@@ -1,9 +1,11 @@
 """Stack: push and pop. Does the memory keep an order while it changes, and for longer than it was trained?"""
 
-from .recipe import Length, Recipe
+from .recipe import SYMBOLS, SYMBOLS_SMT, Length, Recipe
 
 STACK = Recipe(
     about="name each element that is popped off a stack (T = 64, tested to 256)",
     dataset="stack",
-    lengths={64: Length(6, {"batch-size": 32, "curriculum-start-length": 8, "rollout-length": 32})},
+    lengths={64: Length(6, {"curriculum-start-length": 8, "rollout-length": 32})},
+    arguments=SYMBOLS,
+    smt=SYMBOLS_SMT,
 )
