@@ -70,6 +70,11 @@ def test_the_long_run_is_finite_and_its_figures_are_in_the_text():
     assert len(sizes) == 1
     for tokens, entry in result["after_tokens"].items():
         assert f"| {int(tokens):,} | {entry['state_bytes']:,} | {entry['process_bytes'] / 1e6:.1f} |" in text
+    made = result["generation"]
+    assert made["tokens"] == 1_000_000 and made["state_bytes"] in sizes
+    for number, stretch in enumerate(made["stretches"], start=1):
+        size = f"{stretch['process_bytes'] / 1e6:.1f}"
+        assert f"| {number * made['stretch']:,} | {stretch['over_the_first']:.2f} | {size} |" in text
 
 
 def test_the_figures_of_the_exploration_are_stored():

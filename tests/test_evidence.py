@@ -1,0 +1,114 @@
+"""RESULTS.md says what the stored experiments say.
+
+`python tests/test_evidence.py` prints the tables of all of them, as RESULTS.md has them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smt_hf.evaluation.comparison import equal_budget_table, short, spread
+from smt_hf.evaluation.comparison import read_runs as read_compared
+from smt_hf.experiments.findings import Experiment, RunFiles, read_experiment, read_run
+from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines
+from smt_hf.experiments.results import Row
+
+ROOT = Path(__file__).parents[1]
+STORED = sorted((ROOT / "docs" / "results" / "experiments").glob("*/results.csv"))
+NAMES = [path.parent.name for path in STORED]
+
+
+def load(name: str) -> Experiment:
+    experiment = read_experiment(ROOT / "docs" / "results" / "experiments" / name / "results.csv")
+    assert experiment is not None
+    return experiment
+
+
+def teacher_score(runs: list[RunFiles], metric: str) -> str:
+    found = [run.probes["teacher"] for run in runs if run.probes and run.probes["teacher"]]
+    return spread([one["accuracy"] for one in found]) if found and metric == "accuracy" else ""
+
+
+def row(key: Key, *cells: Any) -> str:
+    method = "SMT → DMT" if key.method == "smt" else f"BPTT {key.learning_rate:g}"
+    cell = key.cell.rpartition(":")[2]
+    return f"| {key.variant or cell} | {' | '.join([method, *map(str, cells)])} |"
+
+
+def table(experiment: Experiment, length: int, part: list[Row]) -> list[str]:
+    """A training length: the figure at each length tested, of several learning rates the best in bold."""
+    tested = sorted({one["length_tested"] for one in part})
+    head = ["", "method", "seeds", *(f"{n:,}" for n in tested), "teacher", "seconds", "sequential steps"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    groups = groups_of(part)
+    for line in result_lines(part):
+        runs = [experiment.runs[name] for name in dict.fromkeys(one["run"] for one in groups[line.key])]
+        values = [spread(line.values[n]) if n in line.values else "" for n in tested]
+        if line.chosen:
+            values = [f"**{value}**" for value in values]
+        teacher = teacher_score(runs, experiment.rows[0]["metric"])
+        lines.append(
+            row(
+                line.key,
+                line.seeds,
+                *values,
+                teacher,
+                f"{line.seconds:.0f}",
+                short(round(line.sequential_steps)),
+            )
+        )
+    return lines
+
+
+def budgets(experiment: Experiment, part: list[Row]) -> list[str]:
+    """SMT beside the best BPTT at equal seconds, tokens and sequential steps, as the experiment prints it."""
+    plain = [one for one in part if not one["variant"]]
+    best = set(best_groups(plain))
+    names = dict.fromkeys(
+        name for key, rows in groups_of(plain).items() if key in best for name in names_of(rows)
+    )
+    found = equal_budget_table(read_compared([experiment.folder / name for name in names]))
+    if found is None:
+        return []
+    lines = zip(*(column.cells for column in found.columns), strict=True)
+    return ["| " + " | ".join(str(cell).replace(" | ", " / ") for cell in line) + " |" for line in lines]
+
+
+def names_of(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(one["run"] for one in rows))
+
+
+def everything(name: str) -> list[list[str]]:
+    experiment = load(name)
+    parts = experiment.parts(variants=True).items()
+    return [table(experiment, length, part) + budgets(experiment, part) for length, part in parts]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tables_are_those_of_the_stored_results(name):
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+    missing = [line for lines in everything(name) for line in lines if line not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stored_row_has_its_run_and_its_command(name):
+    experiment = load(name)
+    for one in experiment.rows:
+        record = read_run(experiment.folder / one["run"]).record
+        assert record is not None and record["status"] == "finished"
+        assert one["command"].startswith("smt-hf pretrain") and f"--seed {one['seed']}" in one["command"]
+        assert not any(word.startswith("/") for word in record["command"])
+        assert not Path(record["output_dir"]).is_absolute()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_that_remakes_an_experiment_is_named(name):
+    assert f"`smt-hf experiment {load(name).name}" in (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for stored in NAMES:
+        for lines in everything(stored):
+            print(f"\n## {stored}\n", *lines, sep="\n")
