@@ -23,6 +23,9 @@ SWEEPS = Recipe(
         {"num-sweeps": 4},
         {"num-sweeps": 8},
         {"num-sweeps": 15},
-        {"num-sweeps": 8, "dmt-label-every": 16},  # the official code's spacing: a sixteenth of the work
+        # The official code's spacing, a sixteenth of the work, and the same sweeps beside its sequential rollout.
+        {"dmt-label-every": 16},
+        {"num-sweeps": 8, "dmt-label-every": 16},
+        {"num-sweeps": 15, "dmt-label-every": 16},
     ),
 )
