@@ -23,7 +23,7 @@ SWEEPS = Recipe(
         {"num-sweeps": 4},
         {"num-sweeps": 8},
         {"num-sweeps": 15},
-        # The official code's spacing, a sixteenth of the work, and the same sweeps beside its sequential rollout.
+        # The official code's spacing, a sixteenth of the work, with its sequential rollout and by sweeps.
         {"dmt-label-every": 16},
         {"num-sweeps": 8, "dmt-label-every": 16},
         {"num-sweeps": 15, "dmt-label-every": 16},
