@@ -120,7 +120,7 @@ def experiment_section(title: str, experiment: Experiment, pictures: list[Pictur
     parts.append(f"<p>To make it again:</p><pre>{escape(again(experiment))}</pre>")
     listed = "\n".join(map(escape, commands))
     parts.append(
-        f"<details><summary>The {len(commands)} runs one by one</summary><pre>{listed}</pre></details>"
+        f"<details><summary>Runs, one by one ({len(commands)})</summary><pre>{listed}</pre></details>"
     )
     if made := provenance(experiment):
         parts.append(f'<p class="note">{escape(made)}</p>')

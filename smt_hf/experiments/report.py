@@ -73,7 +73,10 @@ def groups_of(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def best_groups(rows: list[Row]) -> list[Key]:
-    """Of each variant, cell and method the learning rate with the best `scores`, by the mean over seeds."""
+    """Of each variant, cell and method the learning rate with the best `scores`, by the mean over seeds.
+
+    Of several that are as good, the one that is best over all lengths tested.
+    """
     chosen = []
     groups = groups_of(rows)
     for _, keys in groupby(groups, key=lambda key: key[:3]):
@@ -81,7 +84,11 @@ def best_groups(rows: list[Row]) -> list[Key]:
         for key in keys:
             figures = scores(groups[key])
             sign = 1 if groups[key][0]["metric"] == "accuracy" else -1
-            means[key] = sign * sum(figures) / len(figures) if figures else float("-inf")
+            overall = [row["value"] for row in groups[key]]
+            means[key] = (
+                sign * sum(figures) / len(figures) if figures else float("-inf"),
+                sign * sum(overall) / len(overall),
+            )
         chosen.append(max(means, key=means.__getitem__))
     return chosen
 

@@ -26,6 +26,15 @@ def test_the_learning_rate_is_chosen_where_it_was_trained_by_the_mean_over_seeds
     ]
 
 
+def test_of_learning_rates_as_good_where_they_were_trained_the_one_that_lasts_longest_is_best():
+    equal = [
+        *rows("gru", "bptt", 1e-3, {64: 1.0, 128: 0.9}),
+        *rows("gru", "bptt", 3e-3, {64: 1.0, 128: 0.95}),
+        *rows("gru", "bptt", 1e-2, {64: 0.99, 128: 0.99}),
+    ]
+    assert best_groups(equal) == [("", "gru", "bptt", 3e-3)]
+
+
 def test_of_bits_the_fewest_over_all_horizons_are_best():
     text = [
         *rows("gru", "bptt", 1e-3, {32: 2.0, 64: 2.5}, **BITS),
