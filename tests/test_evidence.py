@@ -3,6 +3,7 @@
 `python tests/test_evidence.py` prints the tables of all of them, as RESULTS.md has them.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from smt_hf.evaluation.comparison import equal_budget_table, short, spread
 from smt_hf.evaluation.comparison import read_runs as read_compared
 from smt_hf.experiments.findings import Experiment, RunFiles, read_experiment, read_run
-from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines
+from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines, scores
 from smt_hf.experiments.results import Row
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,23 @@ def test_every_stored_row_has_its_run_and_its_command(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_remakes_an_experiment_is_named(name):
     assert f"`smt-hf experiment {load(name).name}" in (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_sweeps_cost_what_the_page_on_performance_says():
+    """Nats per byte over all horizons, and their distance from the sequential rollout with the same labels."""
+    groups = groups_of(load("sweeps").rows)
+    bits = {key.variant: scores(rows)[0] for key, rows in groups.items()}
+    nats = {variant: value * math.log(2) for variant, value in bits.items()}
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    every, sparse = ("", "num-sweeps=8", "num-sweeps=15"), "dmt-label-every=16"
+    spaced = (sparse, f"num-sweeps=8,{sparse}", f"num-sweeps=15,{sparse}")
+    assert f"| sequential | {nats['']:.3f} | {nats[sparse]:.3f} |" in text
+    for name, dense, thin in zip(("8 sweeps", "15 sweeps"), every[1:], spaced[1:], strict=True):
+        cells = [
+            f"{nats[one]:.3f} ({nats[one] - nats[base]:+.3f})".replace("-", "−")
+            for one, base in ((dense, ""), (thin, sparse))
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in text
 
 
 if __name__ == "__main__":
