@@ -119,9 +119,7 @@ def experiment_section(title: str, experiment: Experiment, pictures: list[Pictur
     commands = dict.fromkeys(row["command"] for row in experiment.rows)
     parts.append(f"<p>To make it again:</p><pre>{escape(again(experiment))}</pre>")
     listed = "\n".join(map(escape, commands))
-    parts.append(
-        f"<details><summary>Runs, one by one ({len(commands)})</summary><pre>{listed}</pre></details>"
-    )
+    parts.append(f"<details><summary>Runs, one by one ({len(commands)})</summary><pre>{listed}</pre></details>")
     if made := provenance(experiment):
         parts.append(f'<p class="note">{escape(made)}</p>')
     return "\n".join([*parts, "</section>"])
