@@ -3,6 +3,7 @@
 `python tests/test_evidence.py` prints the tables of all of them, as RESULTS.md has them.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ def test_every_stored_row_has_its_run_and_its_command(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_remakes_an_experiment_is_named(name):
     assert f"`smt-hf experiment {load(name).name}" in (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_the_figures_of_what_was_tried_for_copying_are_stored():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    stored = ROOT / "docs" / "results" / "exploration-copy.json"
+    for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]:
+        assert f"| {run['change']} | {run['accuracy']:.3f} |" in text
 
 
 def test_sweeps_cost_what_the_page_on_performance_says():
