@@ -159,7 +159,8 @@ def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, m
         assert [phase["name"] for phase in record["phases"]] == phases
         assert (tmp_path / name / "probes.json").is_file()
         assert record["arguments"]["detach_labels"] is ("detach" in name)
-    assert max(map(len, out[out.index("varied trained at 8") :].splitlines())) <= 80
+    tables = out[out.index("varied trained at 8") :].replace(str(tmp_path), "")  # as long as the machine has it
+    assert max(map(len, tables.splitlines())) <= 80
     # At equal budgets stands the recipe as it is: variants would count as more runs of it, with a spread.
     assert "±" not in out[out.index("at equal budgets") :]
 
