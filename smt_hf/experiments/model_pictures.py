@@ -42,8 +42,8 @@ def score_by_state_bytes(experiment: Experiment) -> Picture | None:
     for axis, (length, found) in zip(axes[0], parts.items(), strict=True):
         for (cell, method), sizes in found.items():
             means, spans = means_and_spans(sizes.values())
-            label = f"{cell}, " + ("SMT → DMT" if method == "smt" else "BPTT")
-            shown = line_look(Key("", cell, method, 0.0), cells_of(experiment))
+            key = Key("", cell, method, 0.0)
+            label, shown = name_of(key), line_look(key, cells_of(experiment))
             axis.errorbar(list(sizes), means, yerr=spans, capsize=3, label=label, **shown)
             told.append(
                 f"{label}: "
@@ -76,7 +76,8 @@ def variants(experiment: Experiment) -> Picture | None:
     names = sorted({name for *_, found in panels for name in found}, reverse=True)  # "" ends on top
     figure, axes = canvas(1, len(panels), width=3.6, height=0.7 + 0.42 * len(names), sharey=True)
     for axis, (length, (cell, method), found) in zip(axes[0], panels, strict=True):
-        color = line_look(Key("", cell, method, 0.0), cells_of(experiment))["color"]
+        key = Key("", cell, method, 0.0)
+        color = line_look(key, cells_of(experiment))["color"]
         for place, name in enumerate(names):
             values = found.get(name)
             if not values:
@@ -103,9 +104,7 @@ def variants(experiment: Experiment) -> Picture | None:
             range(len(names)), [name.replace(",", ",\n") or "the recipe as it is" for name in names]
         )
         axis.set_xlabel(experiment.metric)
-        axis.set_title(
-            f"{cell}, {'SMT → DMT' if method == 'smt' else 'BPTT'}, trained at {length}", fontsize=11
-        )
+        axis.set_title(f"{name_of(key)}, trained at {length}", fontsize=11)
     finish(figure, axes)
     for axis in axes.flat:
         axis.grid(visible=False, axis="y")

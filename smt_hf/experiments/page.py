@@ -137,7 +137,7 @@ def results_table(experiment: Experiment, length: int, part: list[Row]) -> str:
         star = ' <abbr title="the best learning rate where it was trained">★</abbr>' if line.chosen else ""
         values = [spread(line.values[n]) if n in line.values else "" for n in tested]
         costs = [f"{line.seconds:.0f}", short(round(line.sequential_steps))]
-        kind = "" if key.method == "smt" or line.chosen or lines_alone(lines, key) else "rival"
+        kind = "rival" if line.rival else ""
         names = [escape(key.cell), *([escape(key.variant)] if varied else []), method + star]
         rows.append((kind, [*names, str(line.seeds), *values, *costs]))
     for cell, teacher in teacher_values(experiment, part).items():
@@ -157,11 +157,6 @@ def results_table(experiment: Experiment, length: int, part: list[Row]) -> str:
     where = "at each length tested" if experiment.metric == "accuracy" else "by the end of each horizon"
     caption = f"Trained at {length}: {experiment.metric} {where}{chance}"
     return table(head, rows, caption, words=2 + varied)
-
-
-def lines_alone(lines: list[Any], key: Any) -> bool:
-    """Whether a group had no other learning rate to be compared with."""
-    return sum(line.key[:3] == key[:3] for line in lines) == 1
 
 
 def again(experiment: Experiment) -> str:

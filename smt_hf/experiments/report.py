@@ -25,6 +25,7 @@ class Line(NamedTuple):
 
     key: Key
     chosen: bool  # the best of several learning rates
+    rival: bool  # another of them
     seeds: int
     values: dict[int, list[float]]
     seconds: float
@@ -104,11 +105,12 @@ def result_lines(rows: list[Row]) -> list[Line]:
     lines = []
     for key, group in groups.items():
         runs = {row["run"]: row for row in group}.values()
-        rivals = sum(other[:3] == key[:3] for other in groups)
+        several = sum(other[:3] == key[:3] for other in groups) > 1
         lines.append(
             Line(
                 key,
-                chosen=rivals > 1 and key in best,
+                chosen=several and key in best,
+                rival=several and key not in best,
                 seeds=len({row["seed"] for row in group}),
                 values=values_by_length(group),
                 seconds=sum(row["seconds"] for row in runs) / len(runs),

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -21,7 +22,15 @@ from .drawing import (
     powers_of_two,
     styled,
 )
-from .findings import Experiment, gradient_reach, handover, learning_curve, mean_drift, teacher_values
+from .findings import (
+    Experiment,
+    RunFiles,
+    gradient_reach,
+    handover,
+    learning_curve,
+    mean_drift,
+    teacher_values,
+)
 from .report import Key, best_groups, groups_of, values_by_length
 
 SMALLEST = 1e-9  # gradients below it are shown as none
@@ -29,6 +38,15 @@ SMALLEST = 1e-9  # gradients below it are shown as none
 
 def cells_of(experiment: Experiment) -> list[str]:
     return sorted({row["cell"] for row in experiment.rows})
+
+
+def panels(experiment: Experiment, measure: Callable[[list[RunFiles]], Any]) -> dict[int, dict[Key, Any]]:
+    """Training length → best group of the recipe as it is → what `measure` finds in its runs, if anything."""
+    found = {
+        length: {key: one for key, runs in experiment.best_runs(part).items() if (one := measure(runs))}
+        for length, part in experiment.parts().items()
+    }
+    return {length: groups for length, groups in found.items() if groups}
 
 
 def draw_score_axis(axis: Any, experiment: Experiment) -> None:
@@ -79,18 +97,15 @@ def score_by_length(experiment: Experiment) -> Picture | None:
 @styled
 def learning_curves(experiment: Experiment) -> Picture | None:
     """Evaluations while training against tokens, seconds and sequential steps; one row per training length."""
-    rows = []
-    for length, part in experiment.parts().items():
-        curves = {
-            key: [curve for run in runs if (curve := learning_curve(run, experiment.metric))]
-            for key, runs in experiment.best_runs(part).items()
-        }
-        if any(curves.values()):
-            rows.append((length, curves))
+
+    def curves_of(runs: list[RunFiles]) -> list[Any]:
+        return [curve for run in runs if (curve := learning_curve(run, experiment.metric))]
+
+    rows = panels(experiment, curves_of)
     if not rows:
         return None
     figure, axes = canvas(len(rows), len(AXES), width=3.9, height=3.0, sharey=True)
-    for row, (length, curves) in zip(axes, rows, strict=True):
+    for row, (length, curves) in zip(axes, rows.items(), strict=True):
         for axis, (quantity, label) in zip(row, AXES.items(), strict=True):
             for key, found in curves.items():
                 for number, curve in enumerate(found):
@@ -105,9 +120,8 @@ def learning_curves(experiment: Experiment) -> Picture | None:
         "While training: the same evaluations against tokens seen, seconds, and sequential steps, that is cell "
         "applications that had to wait for one another; one line for each seed, with a bar where DMT begins."
     )
-    alt = (
-        f"Learning curves of {', '.join(dict.fromkeys(name_of(key) for _, curves in rows for key in curves))}."
-    )
+    names = dict.fromkeys(name_of(key) for curves in rows.values() for key in curves)
+    alt = f"Learning curves of {', '.join(names)}."
     return Picture("curves", caption, alt, figure)
 
 
@@ -132,19 +146,13 @@ def draw_curve(
 @styled
 def reach(experiment: Experiment) -> Picture | None:
     """The gradient of a loss by the distance of the token it teaches to remember."""
-    rows = []
-    for length, part in experiment.parts().items():
-        found = {key: gradient_reach(runs) for key, runs in experiment.best_runs(part).items()}
-        if any(found.values()):
-            rows.append((length, found))
+    rows = panels(experiment, gradient_reach)
     if not rows:
         return None
     told = []
     figure, axes = canvas(1, len(rows), sharey=True)
-    for axis, (length, found) in zip(axes[0], rows, strict=True):
+    for axis, (length, found) in zip(axes[0], rows.items(), strict=True):
         for key, norms in found.items():
-            if not norms:
-                continue
             shown = [norm if norm >= SMALLEST else math.nan for norm in norms]
             every = max(1, len(norms) // 8)
             axis.plot(
@@ -168,20 +176,17 @@ def reach(experiment: Experiment) -> Picture | None:
 @styled
 def drift_by_horizon(experiment: Experiment) -> Picture | None:
     """Distance of the free-running memory from the teacher's, before and after DMT."""
-    rows = []
-    for length, part in experiment.parts().items():
-        found = {
-            key: (mean_drift(runs, "smt"), mean_drift(runs, "dmt"))
-            for key, runs in experiment.best_runs(part).items()
-        }
-        found = {key: both for key, both in found.items() if any(both)}
-        if found:
-            rows.append((length, found))
+
+    def before_and_after(runs: list[RunFiles]) -> list[dict[int, float]]:
+        both = [mean_drift(runs, "smt"), mean_drift(runs, "dmt")]
+        return both if any(both) else []
+
+    rows = panels(experiment, before_and_after)
     if not rows:
         return None
     told = []
     figure, axes = canvas(1, len(rows), sharey=True)
-    for axis, (length, found) in zip(axes[0], rows, strict=True):
+    for axis, (length, found) in zip(axes[0], rows.items(), strict=True):
         for key, both in found.items():
             for values, when, style in zip(both, ("before DMT", "after DMT"), ("--", "-"), strict=True):
                 if not values:

@@ -7,7 +7,7 @@ import pytest
 from handmade import BITS, STACK, rows
 from rich.console import Console
 
-from smt_hf.experiments.report import best_groups, results_tables, scores
+from smt_hf.experiments.report import best_groups, result_lines, results_tables, scores
 
 
 def printed(rows: list[dict[str, Any]], width: int = 80) -> list[str]:
@@ -33,6 +33,17 @@ def test_of_learning_rates_as_good_where_they_were_trained_the_one_that_lasts_lo
         *rows("gru", "bptt", 1e-2, {64: 0.99, 128: 0.99}),
     ]
     assert best_groups(equal) == [("", "gru", "bptt", 3e-3)]
+
+
+def test_only_learning_rates_that_lost_to_another_are_rivals():
+    lines = {line.key[1:]: (line.chosen, line.rival) for line in result_lines(STACK)}
+    assert lines == {
+        ("gru", "smt", 2e-3): (False, False),
+        ("gru", "bptt", 1e-3): (True, False),
+        ("gru", "bptt", 3e-3): (False, True),
+        ("transformer", "smt", 2e-3): (False, False),
+        ("transformer", "bptt", 3e-4): (False, False),
+    }
 
 
 def test_of_bits_the_fewest_over_all_horizons_are_best():
