@@ -261,6 +261,8 @@ def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
         (["--set", "hidden-size"], ["--set hidden-size", "NAME=VALUE"]),
         (["--set", "seed=1", "seed=2"], ["each name once"]),
         (["--cells", "gruu"], ["'gruu'", "lstm"]),
+        # The first length could be run.
+        (["--lengths", "8", "1"], ["copy needs sequence_length of at least 2", "it is 1"]),
     ],
 )
 def test_wrong_words_are_refused(tmp_path, capfd, words, named):
