@@ -4,16 +4,18 @@ The width of the memory is that of the teacher and of the readout as well, so a 
 teacher.
 """
 
+from dataclasses import replace
+
 from .copying import COPY
-from .recipe import SYMBOLS, SYMBOLS_SMT, Recipe, by_name
+from .recipe import SYMBOLS, Recipe, by_name
 
 COMPRESSION = Recipe(
     about="say a string back from its end, out of 64 to 1,024 bytes of state",
     dataset=COPY.dataset,
-    lengths=COPY.lengths,  # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold
+    lengths={32: replace(COPY.lengths[32], minutes=6)},  # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold
     cells=("gru",),
     arguments={**SYMBOLS, "num-memory-tokens": 4},  # 64 × 4, the largest, is the recipe as it is
-    smt=SYMBOLS_SMT,
+    smt=COPY.smt,
     bptt_learning_rates=(),
     tested=COPY.tested,
     # K·D = 16, 32, 64, 128: each doubles the state of the one before.

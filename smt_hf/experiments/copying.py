@@ -6,9 +6,11 @@ COPY = Recipe(
     about="say a string back from its end (16 symbols of 8 values)",
     dataset="reverse-copy",
     # 16 symbols are 48 bits, and every one of them has to be learned to be kept: more time than for one value.
-    lengths={32: Length(6, {"curriculum-start-length": 4, "rollout-length": 31})},
+    # 0.66 after 6 minutes with the weights of before; BPTT needs no more than 6.
+    lengths={32: Length(15, {"curriculum-start-length": 4, "rollout-length": 16})},
     arguments=SYMBOLS,
-    smt=SYMBOLS_SMT,
+    # Half the row, twice as many labels of it: 0.83 and not 0.81 after 5 minutes; a quarter of it: 0.75.
+    smt={**SYMBOLS_SMT, "dmt-label-every": 2},
     # Longer strings hold more than was ever trained; half the length shows what the memory did learn.
     tested=(1, 2),
 )
