@@ -12,7 +12,8 @@ from .recipe import SYMBOLS, Recipe, by_name
 COMPRESSION = Recipe(
     about="say a string back from its end, out of 64 to 1,024 bytes of state",
     dataset=COPY.dataset,
-    lengths={32: replace(COPY.lengths[32], minutes=6)},  # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold
+    # 16 symbols of 3 bits: 6 bytes, which every one of the memories could hold.
+    lengths={32: replace(COPY.lengths[32], minutes=6)},
     cells=("gru",),
     arguments={**SYMBOLS, "num-memory-tokens": 4},  # 64 × 4, the largest, is the recipe as it is
     smt=COPY.smt,

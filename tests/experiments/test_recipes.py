@@ -13,7 +13,7 @@ from smt_hf.experiments.recipe import Length, Recipe, by_name
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {
     "method", "learning_rate", "dmt_learning_rate", "dmt_fraction", "dmt_label_every", "num_labels",
-    "dynamics_weight", "output_dir", "words",
+    "dynamics_weight", "uniformity_weight", "output_dir", "words",
 }  # fmt: skip
 needs_sklearn = pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="needs scikit-learn")
 
