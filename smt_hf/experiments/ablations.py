@@ -16,6 +16,7 @@ ABLATIONS = Recipe(
         {"prediction-weight": 0},  # then only the readout and the trunk tell the encoder what to remember
         {"dynamics-weight": 0},  # nothing trains the cell before DMT
         {"dynamics-weight": 1},  # ten times the paper's: may make labels easy to follow and empty
+        {"dynamics-weight": 1, "uniformity-weight": 0.1},  # … unless they have to differ; as for strings
         {"detach-labels": True},  # the cell has to follow labels that do not care whether it can
         {"uniformity-weight": 0},  # what keeps labels from collapsing; ten times it, next
         {"uniformity-weight": 0.01},
