@@ -110,11 +110,15 @@ def test_the_command_that_remakes_an_experiment_is_named(name):
     assert f"`smt-hf experiment {load(name).name}" in (ROOT / "RESULTS.md").read_text(encoding="utf-8")
 
 
-def test_the_figures_of_what_was_tried_for_copying_are_stored():
+@pytest.mark.parametrize("name", ["exploration-copy", "exploration-labels"])
+def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    stored = ROOT / "docs" / "results" / "exploration-copy.json"
-    for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]:
+    stored = ROOT / "docs" / "results" / f"{name}.json"
+    tried = json.loads(stored.read_text(encoding="utf-8"))
+    for run in tried["runs"]:
         assert f"| {run['change']} | {run['accuracy']:.3f} |" in text
+    for one in tried.get("labels", []):
+        assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
 def test_sweeps_cost_what_the_page_on_performance_says():
