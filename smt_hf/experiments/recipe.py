@@ -47,8 +47,8 @@ BPTT_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 @dataclass(frozen=True)
 class Length:
-    """A training length. arguments: those it needs; with max-steps among them, that is each run's budget,
-    otherwise it is `minutes` on one CPU core."""
+    """A training length. arguments: those it needs, which win over a method's; with max-steps among them, that
+    is each run's budget, otherwise it is `minutes` on one CPU core."""
 
     minutes: float
     arguments: Arguments = field(default_factory=dict)
@@ -149,8 +149,8 @@ def plan(
                     "method": method,
                     "seed": seed,
                     **recipe.arguments,
-                    **own.arguments,
                     **arguments,
+                    **own.arguments,
                     **(changes or {}),
                     **differs,
                 }
