@@ -121,6 +121,17 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
+def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    stored = ROOT / "docs" / "results" / "exploration-dmt-rate.json"
+    high, low = (
+        {point["share"]: point["accuracy"] for point in run["points"]}
+        for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]
+    )
+    assert f"it was {low[0.5]:.2f} right when SMT ended" in text
+    assert f"from {high[0.5]:.2f} to {high[0.625]:.2f}, and back to {high[1.0]:.2f}" in text
+
+
 def test_sweeps_cost_what_the_page_on_performance_says():
     """Nats per byte over all horizons, and their distance from the sequential rollout with the same labels."""
     groups = groups_of(load("sweeps").rows)
