@@ -132,6 +132,35 @@ def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
     assert f"from {high[0.5]:.2f} to {high[0.625]:.2f}, and back to {high[1.0]:.2f}" in text
 
 
+def test_the_labels_of_the_ablations_differ_as_much_as_is_told():
+    def uniformity(variant: str) -> str:
+        lines = load("ablations").runs[f"transformer-64-smt{variant}-seed0"].lines
+        values = [line["uniformity_loss"] for line in lines if "uniformity_loss" in line][-5:]
+        return f"{sum(values) / len(values):.2f}".replace("-", "−")
+
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    heavy, recipe = uniformity("-dynamics-weight=1"), uniformity("")
+    assert f"a uniformity loss of {heavy} at the end of SMT, and {recipe} in the recipe" in text
+
+
+def test_the_readme_says_of_the_experiments_what_is_stored():
+    def score(name: str, cell: str, method: str, tested: int) -> float:
+        part = [one for one in load(name).rows if (one["cell"], one["variant"]) == (cell, "")]
+        best = [key for key in best_groups(part) if key.method == method]
+        (rows,) = (groups_of(part)[key] for key in best)
+        values = [one["value"] for one in rows if one["length_tested"] == tested]
+        return sum(values) / len(values)
+
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    copy, stack = (("copy", "gru"), 32), (("stack", "gru"), 64)
+    both = {m: [f"{score(*run, m, tested):.3f}" for run, tested in (copy, stack)] for m in ("bptt", "smt")}
+    assert f"by BPTT of a GRU ({' and '.join(both['bptt'])}) than by SMT ({' and '.join(both['smt'])})" in text
+    for method in ("smt", "bptt"):
+        assert score("retrieval1024", "gru", method, 1024) == 1  # "answers without an error there by either"
+    assert score("retrieval", "transformer", "smt", 256) == 1
+    assert abs(score("retrieval", "transformer", "bptt", 256) - 0.125) < 0.05  # "at chance"
+
+
 def test_sweeps_cost_what_the_page_on_performance_says():
     """Nats per byte over all horizons, and their distance from the sequential rollout with the same labels."""
     groups = groups_of(load("sweeps").rows)

@@ -34,7 +34,7 @@ SYMBOLS_SMT: dict[str, Any] = {
     "num-labels": 4,  # answers are many, and rows are seen four times as fast as with 16
     # Ten times the paper's dynamics, a hundred times its uniformity, and both together: without the second, six
     # sevenths of a label are the same for every string, and the cell's error, small beside all of it, is a
-    # seventh of what differs. Reverse copy after 5 minutes: 0.55 with 0.3 and 0.001, 0.81 with these.
+    # sixth of what differs. Reverse copy after 5 minutes: 0.55 with 0.3 and 0.001, 0.81 with these.
     "dynamics-weight": 1,
     "uniformity-weight": 0.1,
     "dmt-fraction": 0.6,
