@@ -75,11 +75,12 @@ def score_by_length(experiment: Experiment) -> Picture | None:
             )
             shown = ", ".join(f"{mean:.3f} at {n}" for n, mean in zip(values, means, strict=True))
             told.append(f"trained at {length}, {name_of(key)}: {shown}")
-        for cell, teacher in teacher_values(experiment, part).items():
-            axis.axhline(
-                statistics.fmean(teacher[0]), color=look(cell, cells)["color"], linewidth=1.2, linestyle="-.",
-                label=f"{cell}, teacher",
-            )  # fmt: skip
+        teachers = teacher_values(experiment, part)
+        for cell, teacher in teachers.items():
+            color = look(cell, cells)["color"]
+            axis.axhline(statistics.fmean(teacher[0]), color=color, linewidth=1.2, linestyle="-.")
+        if teachers:  # one entry in the legend, whatever the number of cells
+            axis.plot([], [], color=INK, linewidth=1.2, linestyle="-.", label="teacher")
         tested = sorted({row["length_tested"] for row in part})
         powers_of_two(axis, tested)
         draw_score_axis(axis, experiment)
