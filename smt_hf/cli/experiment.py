@@ -103,20 +103,22 @@ def changes_of(words: list[str]) -> dict[str, str]:
 def parse(folder: Path, one: Run) -> argparse.Namespace:
     """The arguments of `smt-hf pretrain` for a run, resuming if it was begun.
 
-    Raises ValueError if the folder has the run with other arguments, or if its task cannot have the length
-    that it is to be trained or tested at.
+    Raises ValueError if the folder has the run with other arguments; of a task, whose models are quickly
+    made, for all that would not let it start, and for a length that it cannot be tested at.
     """
     from smt_hf.data.tasks import is_task, make_task
     from smt_hf.pretraining.run_folder import read_record
 
-    from . import build_parser
+    from . import build_parser, pretrain
 
     extra = [word for name, value in RUNNING.items() for word in (f"--{name}", str(value))]
     command = ["pretrain", *one.words, *extra, "--output-dir", str(folder / one.name)]
     args = build_parser().parse_args(command)
     args.words = command
-    for length in (args.sequence_length, *one.tested) if is_task(args.dataset) else ():
-        make_task(args.dataset, length)
+    if is_task(args.dataset):
+        pretrain.build(args)
+        for length in one.tested:
+            make_task(args.dataset, length)
     record = read_record(folder / one.name)
     if record is not None and record["command"][1:-1] != command[:-1]:
         words, others = record["command"][1:-1], command[:-1]
