@@ -23,6 +23,8 @@ Parts = dict[str, torch.Tensor]
 
 # The paper's best in DMT, beside a readout loss of weight 1.
 DMT_DYNAMICS_WEIGHT = 10.0
+# The error of a memory at which DMT's loss begins to level off; 2 is that of unrelated memories.
+DMT_ERROR_SCALE = 0.3
 # Pairs grow with the square of the sample; 512 memory tokens are what the official code draws.
 UNIFORMITY_SAMPLE = 512
 
@@ -39,6 +41,16 @@ def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> tor
     Both (…, K, D) float32 and RMS-normalised: unitless, 0 for a perfect cell, 2 for unrelated memories.
     """
     return F.mse_loss(memory_pred, memory_target)
+
+
+def imitation_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> torch.Tensor:
+    """The mean over memories of e / (1 + e/s), e the mean squared error of one and s = 0.3 (Geman–McClure).
+
+    Both (…, K, D) as in `dynamics_loss`, which this is for errors much smaller than s; never more than s, so
+    that memories which have drifted away for good do not outweigh those that can still be kept.
+    """
+    error = (memory_pred - memory_target).pow(2).mean((-2, -1))
+    return (error / (1 + error / DMT_ERROR_SCALE)).mean()
 
 
 def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
@@ -137,14 +149,15 @@ def dmt_loss(
 
     Roll the cell out on its own memories m̂ from the teacher's m_s, without gradient; then in one batched
     pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout of the result:
-    L = 10 · L_dyn + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
+    L = 10 · `imitation_loss` + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
     label_every: only every n-th step of the window is trained, from the `offset`-th on; the others are
     rolled out alone. The official code has n = 16.
 
-    Deviation from the paper, which trains the readout alone on the cross-entropy: it reaches the cell too,
-    through the one application. m̂_t is detached, so nothing goes back through time; but the cell may
-    become better than its teacher (docs/results.md).
+    Deviations from the paper: its L is 10 · L_dyn + cross-entropy, and every error counts in full; and it
+    trains the readout alone on the cross-entropy, which here reaches the cell too, through the one
+    application. m̂_t is detached, so nothing goes back through time; but the cell may become better than
+    its teacher (docs/results.md).
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)
@@ -172,7 +185,8 @@ def dmt_loss(
     drift = F.mse_loss(memory_pred[:, -1], memory_target[:, -1])
 
     parts = {"dynamics_loss": dynamics, "readout_loss": readout, "drift": drift}
-    return dynamics_weight * dynamics + readout, {name: value.detach() for name, value in parts.items()}
+    loss = dynamics_weight * imitation_loss(memory_pred, memory_target) + readout
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]:

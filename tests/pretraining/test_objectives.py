@@ -27,6 +27,7 @@ from smt_hf.pretraining.objectives import (
     cross_entropy,
     dmt_loss,
     dynamics_loss,
+    imitation_loss,
     smt_loss,
     uniformity_loss,
 )
@@ -298,7 +299,8 @@ def slow_dmt(model, teacher, batch, start: int, sweeps: int | None, taught=range
                     memory = core.cell(memory[None], inputs)[0]
             inputs = core.cell.project_inputs(core.embed_tokens(tokens[step : step + 1]))
             pred = core.cell(memory[None], inputs)[0]
-            dynamics.append((pred - labels[step + 1]).pow(2).mean())
+            error = (pred - labels[step + 1]).pow(2).mean()
+            dynamics.append(error / (1 + error / 0.3))
             target = y[row, start + 1 + step]
             if target != -100:
                 readout.append(surprise(model.lm_head(core.read_out(pred[None]))[0], target))
@@ -314,10 +316,9 @@ def test_dmt_loss_and_its_gradients_equal_a_loop_over_timesteps(cell, start, num
     model, teacher = tiny_student(cell), tiny_teacher()
     twin = copy.deepcopy(model)
     batch = random_batch(3, 8)
-    loss, parts = dmt_loss(model, teacher, batch, start, R, num_sweeps)
+    loss, _ = dmt_loss(model, teacher, batch, start, R, num_sweeps)
     expected = slow_dmt(twin, teacher, batch, start, num_sweeps or None)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(loss, 10 * parts["dynamics_loss"] + parts["readout_loss"], check_stride=False)
     loss.backward()
     expected.backward()
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -363,11 +364,27 @@ def test_the_first_token_of_a_window_is_taught_by_its_own_step_alone(num_sweeps)
     pred = core.cell(labels[:, 0], core.cell.project_inputs(core.embed_tokens(first[None])))
     logits = model.lm_head(core.read_out(pred))[0]
     targets = batch["shift_labels"][0, START + 1 : START + 1 + R]
-    loss = 10 * (pred - labels[:, 1]).pow(2).mean() / R
+    error = (pred - labels[:, 1]).pow(2).mean()
+    loss = 10 * error / (1 + error / 0.3) / R
     (loss + surprise(logits, int(targets[0])) / (targets != -100).sum()).backward()
     grads = [m.embed_tokens.weight.grad for m in (model.model, core)]
     torch.testing.assert_close(grads[0][first], grads[1][first], rtol=1e-4, atol=1e-6)
     assert grads[1][first].abs().max() > 1e-3
+
+
+def test_imitation_levels_off_for_each_memory_by_itself():
+    """Squared errors of 0.01, 0.3 and 2.7: nearly itself, half of the scale, nine tenths of it."""
+    errors = torch.tensor([0.01, 0.3, 2.7]).view(3, 1, 1)
+    target = torch.randn(3, 2, 4)
+    pred = (target + errors.sqrt()).requires_grad_()
+    loss = imitation_loss(pred, target)
+    torch.testing.assert_close(loss, torch.tensor((0.01 / (1 + 0.01 / 0.3) + 0.15 + 0.27) / 3))
+    loss.backward()
+    assert pred.grad is not None
+    near, middle, far = pred.grad.flatten(1).norm(dim=1)
+    # The gradient of e is 2 √e, and 1 / (1 + e/s)² of it is left.
+    assert middle / near == pytest.approx((0.3 / 0.01) ** 0.5 / 4 * (1 + 0.01 / 0.3) ** 2, rel=1e-3)
+    assert far < middle
 
 
 @torch.no_grad()
