@@ -121,6 +121,13 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
+def test_the_figures_of_what_was_tried_for_text_are_stored():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    stored = ROOT / "docs" / "results" / "exploration-text.json"
+    for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]:
+        assert f"| {run['change']} | {run['bits_per_byte']:.3f} | {run['dmt_steps']:,} |" in text
+
+
 def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = ROOT / "docs" / "results" / "exploration-dmt-rate.json"
