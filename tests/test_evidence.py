@@ -117,6 +117,10 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
     tried = json.loads(stored.read_text(encoding="utf-8"))
     for run in tried["runs"]:
         assert f"| {run['change']} | {run['accuracy']:.3f} |" in text
+    for run in tried.get("nine_minutes", []):
+        assert f"| {run['change']} | {' | '.join(f'{x:.3f}' for x in run['points'][1::2])} |" in text
+    for run in tried.get("fifteen_minutes", []):
+        assert f"| {run['change']} | {run['accuracy']:.3f} |" in text
     for one in tried.get("labels", []):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
@@ -135,7 +139,7 @@ def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
         {point["share"]: point["accuracy"] for point in run["points"]}
         for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]
     )
-    assert f"it was {low[0.5]:.2f} right when SMT ended" in text
+    assert f"it was {low[0.5]:.2f} right when SMT ended and {low[1.0]:.2f} at the end" in text
     assert f"from {high[0.5]:.2f} to {high[0.625]:.2f}, and back to {high[1.0]:.2f}" in text
 
 
@@ -163,7 +167,9 @@ def test_the_readme_says_of_the_experiments_what_is_stored():
     both = {m: [f"{score(*run, m, tested):.3f}" for run, tested in (copy, stack)] for m in ("bptt", "smt")}
     assert f"by BPTT of a GRU ({' and '.join(both['bptt'])}) than by SMT ({' and '.join(both['smt'])})" in text
     for method in ("smt", "bptt"):
-        assert score("retrieval1024", "gru", method, 1024) == 1  # "answers without an error there by either"
+        assert score("retrieval1024", "gru", method, 1024) == 1  # "learns 1,024 by either method"
+    assert score("retrieval1024", "transformer", "smt", 4096) == 1
+    assert abs(score("retrieval1024", "transformer", "bptt", 1024) - 0.125) < 0.05  # "does not leave chance"
     assert score("retrieval", "transformer", "smt", 256) == 1
     assert abs(score("retrieval", "transformer", "bptt", 256) - 0.125) < 0.05  # "at chance"
 
