@@ -38,8 +38,7 @@ SYMBOLS_SMT: dict[str, Any] = {
     "dynamics-weight": 1,
     "uniformity-weight": 0.1,
     "dmt-fraction": 0.6,
-    # A third of one value's: at 1.5e-3 DMT stands still until the rate falls (0.66 for two minutes, 0.75 here).
-    "dmt-learning-rate": 5e-4,
+    "dmt-learning-rate": 1.5e-3,
     "dmt-label-every": 4,  # labels are most of a step's work; four times as many rows are worth more
 }
 # The best of these is BPTT's result: from what a transformer cell bears to what a GRU likes best.

@@ -7,7 +7,7 @@ STACK = Recipe(
     dataset="stack",
     lengths={64: Length(15, {"curriculum-start-length": 8, "rollout-length": 32})},
     arguments=SYMBOLS,
-    # The cell stays 0.02 behind its teacher after 3.6 minutes of DMT and after 9; it is the teacher, 0.95 right
-    # after 2.4 minutes and 0.97 after 6, that needs the time.
-    smt={**SYMBOLS_SMT, "dmt-fraction": 0.4},
+    # The teacher is 0.95 right after 2.4 minutes, 0.97 after 6 and 0.99 after 9; of 9 and 6 minutes, with a
+    # third of the rate in DMT, the cell made 0.942.
+    smt={**SYMBOLS_SMT, "dmt-fraction": 0.5},
 )
