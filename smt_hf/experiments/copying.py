@@ -12,7 +12,7 @@ COPY = Recipe(
     # Half the row, twice as many labels of it: 0.83 and not 0.81 after 5 minutes; a quarter of it: 0.75.
     # And a fifth of the time for SMT: after 2.4 minutes labels say all that they will say. Those of 6 minutes
     # are further from one another, and harder to follow: 0.78 after all, and not 0.93 after 2.4 and 9 minutes.
-    # At 1.5e-3 DMT stands still until the rate falls: 0.66 after four minutes of it, and not 0.75.
+    # At 1.5e-3 DMT stands still until the rate falls: 0.66 after two minutes of it, and not 0.75.
     smt={**SYMBOLS_SMT, "dmt-label-every": 2, "dmt-fraction": 0.8, "dmt-learning-rate": 5e-4},
     # Longer strings hold more than was ever trained; half the length shows what the memory did learn.
     tested=(1, 2),
