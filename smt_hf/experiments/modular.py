@@ -6,7 +6,7 @@ MODULAR = Recipe(
     about="find a, b of y = a·x + b modulo 7 from examples, and go on",
     dataset="modular",
     # The shortest row with an answer has 5 tokens; from there on the curriculum adds examples.
-    lengths={16: Length(10, {"curriculum-start-length": 5, "rollout-length": 15})},
+    lengths={16: Length(8, {"curriculum-start-length": 5, "rollout-length": 15})},
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,
 )

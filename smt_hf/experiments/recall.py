@@ -6,7 +6,7 @@ RECALL = Recipe(
     about="say the value of each key that is asked for (8 keys)",
     dataset="recall",
     # Three tokens a key. 16 and 32 keys, as many as the vocabulary has, are the tests.
-    lengths={24: Length(10, {"curriculum-start-length": 6, "rollout-length": 23})},
+    lengths={24: Length(8, {"curriculum-start-length": 6, "rollout-length": 23})},
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,  # with 5e-4 in DMT, and 0.7 of the time for it: 0.64, and not 0.74
 )
