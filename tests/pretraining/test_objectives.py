@@ -499,6 +499,37 @@ def test_losses_ignore_what_stands_where_there_is_no_target():
         torch.testing.assert_close(loss(batch)[0], loss(only_first)[0])
 
 
+@pytest.mark.parametrize("asked", [[], [5], [5, 6]])
+@pytest.mark.parametrize("phase", ["smt", "dmt", "bptt"])
+def test_only_timesteps_that_some_row_is_asked_at_are_read_out(phase, asked, monkeypatch):
+    """With the loss and the gradients of reading everything out."""
+    model, teacher = tiny_student(), tiny_teacher()
+    batch = random_batch(3, 8)
+    targets = torch.full_like(batch["shift_labels"], -100)
+    targets[0, asked] = batch["input_ids"][0, asked]  # of one row, so that of a column one target is enough
+    batch["shift_labels"] = targets
+    draws = {
+        "smt": {"timestep": 5, "num_labels": 4, "prediction_weight": 0.0},
+        "dmt": {"start": 2, "rollout_length": R},
+    }.get(phase, {})
+    objective = Objective(model, teacher)
+    read: list[int] = []
+    for readout in (model.model.readout, teacher.readout):
+        readout.register_forward_hook(lambda *called: read.append(len(called[1][0])))
+    loss, _ = objective(phase, batch, **draws)
+    loss.backward()
+    assert read[-1] == 3 * max(1, len(asked))
+    gradients_of_some = [p.grad for p in objective.parameters()]
+    objective.zero_grad()
+    monkeypatch.setattr(objectives, "timesteps_asked", lambda targets: torch.arange(targets.shape[1]))
+    everything, _ = objective(phase, batch, **draws)
+    everything.backward()
+    assert read[-1] == 3 * {"smt": 4, "dmt": R, "bptt": 8}[phase]
+    torch.testing.assert_close(loss, everything)
+    for some, parameter in zip(gradients_of_some, objective.parameters(), strict=True):
+        torch.testing.assert_close(some, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_uniformity_needs_no_generator():
     """Losses draw nothing at random: the random state stays, so a resumed run repeats the unbroken one."""
     state, python_state = torch.get_rng_state(), random.getstate()
