@@ -125,6 +125,13 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
+def test_the_figures_of_what_was_tried_for_the_stack_are_stored():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    stored = ROOT / "docs" / "results" / "exploration-stack.json"
+    for run in json.loads(stored.read_text(encoding="utf-8"))["runs"]:
+        assert f"| {run['change']} | {run['accuracy']:.3f} | {run['teacher']:.3f} |" in text
+
+
 def test_the_figures_of_what_was_tried_for_text_are_stored():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     stored = ROOT / "docs" / "results" / "exploration-text.json"

@@ -8,7 +8,7 @@ RECENCY = Recipe(
     about="say the last 4 symbols of a list",
     dataset="recency",
     # Four symbols and their cue need 8 tokens at least.
-    lengths={32: Length(4, {"curriculum-start-length": 8, "rollout-length": 31})},
+    lengths={32: Length(2, {"curriculum-start-length": 8, "rollout-length": 31})},
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,
 )

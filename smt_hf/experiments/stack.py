@@ -7,7 +7,6 @@ STACK = Recipe(
     dataset="stack",
     lengths={64: Length(15, {"curriculum-start-length": 8, "rollout-length": 32})},
     arguments=SYMBOLS,
-    # The teacher is 0.95 right after 2.4 minutes, 0.97 after 6 and 0.99 after 9; of 9 and 6 minutes, with a
-    # third of the rate in DMT, the cell made 0.942.
+    # The teacher is 0.97 right after 6 minutes and 0.99 after 7.5; the cell 0.94 with either, and with 9.
     smt={**SYMBOLS_SMT, "dmt-fraction": 0.5},
 )
