@@ -125,6 +125,14 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
+def test_the_drift_of_copying_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
+    read, said = (one["drift"] / one["variance"] for one in stored["positions"]["points"])
+    assert round(1 / read) == 15 and "at the sixteenth symbol the drift is a fifteenth of what" in text
+    assert abs(said - 2 / 3) < 0.05 and "the drift grows to two thirds of that" in text
+
+
 def test_the_figures_of_what_was_tried_for_the_stack_are_stored():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     stored = ROOT / "docs" / "results" / "exploration-stack.json"
