@@ -35,17 +35,19 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return loss / (targets != -100).sum().clamp(min=1)
 
 
-def timesteps_asked(targets: torch.Tensor) -> torch.Tensor:
-    """The columns of targets (B, n) in which some row has one, or the first if none has.
+def timesteps_asked(targets: torch.Tensor) -> torch.Tensor | slice:
+    """The columns of targets (B, n) in which some row has one, the first if none has; a slice if it is all.
 
     What nobody asks for need not be read out, and in most tasks that is most of it: a DMT step of reverse copy
     spends two fifths of its time on readouts. All columns on an accelerator, where looking would make the host
     wait at every step, and in a compiled step, whose shapes would depend on the data.
     """
     if targets.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.arange(targets.shape[1], device=targets.device)
-    asked = (targets != -100).any(0).nonzero().flatten()
-    return asked if len(asked) else torch.zeros(1, dtype=torch.long)
+        return slice(None)
+    asked = (targets != -100).any(0)
+    if asked.all():
+        return slice(None)  # a view, where an index would copy every memory
+    return asked.nonzero().flatten() if asked.any() else torch.zeros(1, dtype=torch.long)
 
 
 def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> torch.Tensor:
@@ -56,13 +58,13 @@ def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> tor
     return F.mse_loss(memory_pred, memory_target)
 
 
-def imitation_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> torch.Tensor:
+def imitation_loss(error: torch.Tensor) -> torch.Tensor:
     """The mean over memories of e / (1 + e/s), e the mean squared error of one and s = 0.3 (Geman–McClure).
 
-    Both (…, K, D) as in `dynamics_loss`, which this is for errors much smaller than s; never more than s, so
-    that memories which have drifted away for good do not outweigh those that can still be kept.
+    error (…), of each memory what `dynamics_loss` is the mean of. The loss is their mean where they are much
+    smaller than s and never more than s, so that memories which have drifted away for good do not outweigh
+    those that can still be kept.
     """
-    error = (memory_pred - memory_target).pow(2).mean((-2, -1))
     return (error / (1 + error / DMT_ERROR_SCALE)).mean()
 
 
@@ -193,22 +195,22 @@ def dmt_loss(
     else:
         memories = sequential_rollout(cell, memory_start[:, 0], inputs)[:, chosen]
     memory_pred = cell(memories.flatten(0, 1), inputs[:, chosen].flatten(0, 1)).view_as(memories)
-    dynamics = dynamics_loss(memory_pred, memory_target)
+    error = (memory_pred - memory_target).pow(2).mean((-2, -1))
     answers = y[:, window][:, chosen]
     asked = timesteps_asked(answers)
     logits = model.lm_head(model.model.read_out(memory_pred[:, asked]))
     readout = cross_entropy(logits, answers[:, asked])
-    drift = F.mse_loss(memory_pred[:, -1], memory_target[:, -1])
 
-    parts = {"dynamics_loss": dynamics, "readout_loss": readout, "drift": drift}
-    loss = dynamics_weight * imitation_loss(memory_pred, memory_target) + readout
+    parts = {"dynamics_loss": error.mean(), "readout_loss": readout, "drift": error[:, -1].mean()}
+    loss = dynamics_weight * imitation_loss(error) + readout
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]:
     """The baseline: cross-entropy through the cell unrolled over the whole sequence, from m_∅."""
     asked = timesteps_asked(batch["shift_labels"])
-    logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=asked).logits
+    keep = 0 if isinstance(asked, slice) else asked  # 0 is all, in `transformers`
+    logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=keep).logits
     loss = cross_entropy(logits, batch["shift_labels"][:, asked])
     return loss, {"readout_loss": loss.detach()}
 
