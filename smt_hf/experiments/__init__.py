@@ -8,7 +8,7 @@ from .finetune import FINETUNE
 from .modular import MODULAR
 from .normalisation import NORMALISATION
 from .parity import PARITY
-from .recall import RECALL
+from .recall import RECALL, RECALL8
 from .recipe import Recipe, Run, plan
 from .retrieval import RETRIEVAL
 from .serial_recall import PRIMACY, RECENCY
@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "copy": COPY,
     "stack": STACK,
     "recall": RECALL,
+    "recall8": RECALL8,
     "modular": MODULAR,
     "parity": PARITY,
     "recency": RECENCY,
