@@ -147,6 +147,30 @@ def test_the_figures_of_what_was_tried_for_text_are_stored():
         assert f"| {run['change']} | {run['bits_per_byte']:.3f} | {run['dmt_steps']:,} |" in text
 
 
+def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    experiment = load("finetune")
+    tuned, plain = (
+        "gru-160-smt-dmt-fraction=0.2,bptt-fraction=0.4,bptt-learning-rate=0.001-seed0",
+        "gru-160-smt-seed0",
+    )
+
+    def teacher(run: str) -> str:
+        by_horizon = experiment.runs[run].probes["teacher"]["by_horizon"]
+        (loss,) = (one["loss"] for one in by_horizon if one["end"] == 128)
+        return f"{loss / math.log(2):.3f}"
+
+    def cell(run: str) -> str:
+        (row,) = (one for one in experiment.rows if (one["run"], one["length_tested"]) == (run, 128))
+        return f"{row['value']:.3f}"
+
+    assert (
+        f"{cell(tuned)} bits per byte between bytes 64 and 128, where the teacher of that run has "
+        f"{teacher(tuned)}, and the better one of the run without BPTT {teacher(plain)}." in text
+    )
+    assert f"BPTT alone, with all of the seven minutes, gets to {cell('gru-160-bptt-0.001-seed0')}." in text
+
+
 def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = ROOT / "docs" / "results" / "exploration-dmt-rate.json"
