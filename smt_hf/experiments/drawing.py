@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from smt_hf.evaluation.comparison import STYLES
 
-from .report import Key
+from .report import Key, cell_name
 
 # All of these have a contrast of at least 3 on white and on the near-black of dark pages, where the
 # picture stands with a transparent background. The first four are Okabe & Ito's; markers differ as well.
@@ -93,7 +93,7 @@ def line_look(key: Key, cells: Iterable[str]) -> dict[str, Any]:
 
 
 def name_of(key: Key) -> str:
-    return f"{key.cell}, " + ("SMT → DMT" if key.method == "smt" else "BPTT")
+    return f"{cell_name(key.cell)}, " + ("SMT → DMT" if key.method == "smt" else "BPTT")
 
 
 def finish(figure: Figure, axes: Any, columns: int | None = None) -> None:

@@ -13,7 +13,7 @@ from smt_hf.evaluation.comparison import short, spread
 from . import EXPERIMENTS
 from .drawing import Picture, inline_svg
 from .findings import Experiment, Summary, summary, teacher_values
-from .report import result_lines
+from .report import cell_name, result_lines
 from .results import Row
 from .speed import KINDS
 
@@ -82,7 +82,7 @@ def summary_table(experiments: Sequence[tuple[str, Experiment]]) -> str:
             smt, bptt = figures(line, experiment.metric)
             chance = "" if experiment.chance is None else f"{experiment.chance:.3f}"
             teacher = spread(line.teacher) if line.teacher else ""
-            names = [link(title), escape(line.cell), str(line.length)]
+            names = [link(title), escape(cell_name(line.cell)), str(line.length)]
             rows.append(("", [*names, smt, bptt, teacher, chance, escape(experiment.metric)]))
     head = ["experiment", "cell", "length", "SMT → DMT", "best BPTT", "teacher", "chance", "metric"]
     note = (
@@ -138,11 +138,11 @@ def results_table(experiment: Experiment, length: int, part: list[Row]) -> str:
         values = [spread(line.values[n]) if n in line.values else "" for n in tested]
         costs = [f"{line.seconds:.0f}", short(round(line.sequential_steps))]
         kind = "rival" if line.rival else ""
-        names = [escape(key.cell), *([escape(key.variant)] if varied else []), method + star]
+        names = [escape(cell_name(key.cell)), *([escape(key.variant)] if varied else []), method + star]
         rows.append((kind, [*names, str(line.seeds), *values, *costs]))
     for cell, teacher in teacher_values(experiment, part).items():
         values = [spread(teacher[n]) if n in teacher else "" for n in tested]
-        names = [escape(cell), *([""] if varied else []), "teacher"]
+        names = [escape(cell_name(cell)), *([""] if varied else []), "teacher"]
         rows.append(("teacher", [*names, str(len(teacher[0])), *values, "", ""]))
     head = [
         "cell",

@@ -32,6 +32,11 @@ class Line(NamedTuple):
     sequential_steps: float
 
 
+def cell_name(cell: str) -> str:
+    """What people are shown: of a cell given as module:Class, the class."""
+    return cell.rpartition(":")[2]
+
+
 def group_key(row: Row) -> Key:
     return Key(row["variant"] or "", row["cell"], row["method"], row["learning_rate"])
 
@@ -133,7 +138,7 @@ def results_tables(rows: list[Row]) -> list[Table]:
         varied = any(row["variant"] for row in part)
         # The names of variants are long: a cell that all of them share is named once, above.
         names = ["variant"] * varied + ["cell"] * (not varied or len({row["cell"] for row in part}) > 1)
-        of_cell = "" if "cell" in names else f", {part[0]['cell']} cell"
+        of_cell = "" if "cell" in names else f", {cell_name(part[0]['cell'])} cell"
         title = f"{part[0]['experiment']} trained at {length}: {metric}{chance}{of_cell}"
         table = Table(title=title, title_justify="left", **COMPACT)
         for name in names:
@@ -144,7 +149,7 @@ def results_tables(rows: list[Row]) -> list[Table]:
         for line in lines:
             key, star = line.key, "*" if line.chosen else ""
             table.add_row(
-                *(getattr(key, name) for name in names),
+                *(cell_name(key.cell) if name == "cell" else key.variant for name in names),
                 key.method if key.method == "smt" else f"{key.method} {key.learning_rate:g}{star}",
                 str(line.seeds),
                 *(spread(line.values[n]) if n in line.values else "" for n in tested),

@@ -31,7 +31,7 @@ from .findings import (
     mean_drift,
     teacher_values,
 )
-from .report import Key, best_groups, groups_of, values_by_length
+from .report import Key, best_groups, cell_name, groups_of, values_by_length
 
 SMALLEST = 1e-9  # gradients below it are shown as none
 
@@ -195,10 +195,12 @@ def drift_by_horizon(experiment: Experiment) -> Picture | None:
                 hollow = {"markerfacecolor": "none"} if style == "--" else {}
                 axis.plot(
                     list(values), list(values.values()), linestyle=style, linewidth=2,
-                    label=f"{key.cell}, {when}", **hollow, **look(key.cell, cells_of(experiment)),
+                    label=f"{cell_name(key.cell)}, {when}", **hollow, **look(key.cell, cells_of(experiment)),
                 )  # fmt: skip
                 horizon = max(values)
-                told.append(f"trained at {length}, {key.cell}, {when}: {values[horizon]:.3f} at {horizon}")
+                told.append(
+                    f"trained at {length}, {cell_name(key.cell)}, {when}: {values[horizon]:.3f} at {horizon}"
+                )
         powers_of_two(axis, sorted({h for both in found.values() for values in both for h in values}))
         axis.set_xlabel("tokens since the start")
         axis.set_title(f"trained at {length}", fontsize=11)

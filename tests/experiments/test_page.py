@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 import pytest
 from handmade import PROBES, RECORD, SMT_LINES, STACK, experiment, rows
 
+from smt_hf.experiments.drawing import name_of
 from smt_hf.experiments.findings import Summary
 from smt_hf.experiments.page import TEMPLATE, figures, page
 from smt_hf.experiments.pictures import pictures_of
+from smt_hf.experiments.report import group_key
 from smt_hf.experiments.speed import DRAW
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -135,3 +137,10 @@ def test_variants_have_a_column_where_there_are_any(tmp_path):
     assert "num-labels=4" in read(with_them).text and "variant" in read(with_them).text
     without = read(page([(experiment(tmp_path / "b", STACK), [])], {})).text
     assert "variant" not in without.split("</style>")[-1].split("Recurrent memories")[-1]
+
+
+def test_a_cell_of_a_users_own_is_shown_by_its_class(tmp_path):
+    one = rows("a.long.module:TheirCell", "smt", 2e-3, {64: 0.5})
+    text = read(page([(experiment(tmp_path, one), [])], {})).text
+    assert text.count("TheirCell") == 2 + text.count("a.long.module:TheirCell")  # the summary and the table
+    assert name_of(group_key(one[0])) == "TheirCell, SMT → DMT"
