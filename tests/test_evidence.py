@@ -12,6 +12,7 @@ import pytest
 
 from smt_hf.evaluation.comparison import equal_budget_table, short, spread
 from smt_hf.evaluation.comparison import read_runs as read_compared
+from smt_hf.evaluation.metrics import bits_per_byte
 from smt_hf.experiments.findings import Experiment, RunFiles, read_experiment, read_run
 from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines, scores
 from smt_hf.experiments.results import Row
@@ -158,7 +159,7 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
     def teacher(run: str) -> str:
         by_horizon = experiment.runs[run].probes["teacher"]["by_horizon"]
         (loss,) = (one["loss"] for one in by_horizon if one["end"] == 128)
-        return f"{loss / math.log(2):.3f}"
+        return f"{bits_per_byte(loss, experiment.runs[run].record['bytes_per_token']):.3f}"
 
     def cell(run: str) -> str:
         (row,) = (one for one in experiment.rows if (one["run"], one["length_tested"]) == (run, 128))
