@@ -13,7 +13,7 @@ import pytest
 from smt_hf.evaluation.comparison import equal_budget_table, short, spread
 from smt_hf.evaluation.comparison import read_runs as read_compared
 from smt_hf.evaluation.metrics import bits_per_byte
-from smt_hf.experiments.findings import Experiment, RunFiles, read_experiment, read_run
+from smt_hf.experiments.findings import Experiment, RunFiles, gradient_reach, read_experiment, read_run
 from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines, scores
 from smt_hf.experiments.results import Row
 
@@ -214,6 +214,28 @@ def test_the_readme_says_of_the_experiments_what_is_stored():
     assert abs(score("retrieval1024", "transformer", "bptt", 1024) - 0.125) < 0.05  # "does not leave chance"
     assert score("retrieval", "transformer", "smt", 256) == 1
     assert abs(score("retrieval", "transformer", "bptt", 256) - 0.125) < 0.05  # "at chance"
+
+
+REACHES = {"retrieval256": "retrieval at 256", "text": "text"}
+DISTANCES = (8, 16, 32, 62, 127, 254)
+
+
+def reach_lines() -> list[str]:
+    """Relative gradient by tokens back, of SMT's teacher and of the cell that BPTT has trained."""
+    lines = []
+    for name, told in REACHES.items():
+        experiment = load(name)
+        (part,) = experiment.parts().values()
+        for key, runs in experiment.best_runs(part).items():
+            reach = gradient_reach(runs)
+            values = [f"{reach[d]:.2g}" if d < len(reach) else "" for d in DISTANCES]
+            lines.append(f"| {told} | {key.cell} | {key.method.upper()} | {' | '.join(values)} |")
+    return lines
+
+
+def test_the_reach_of_the_gradients_is_that_of_the_stored_probes():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    assert len(reach_lines()) == 6 and "\n".join(reach_lines()) in text
 
 
 def test_sweeps_cost_what_the_page_on_performance_says():
