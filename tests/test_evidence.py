@@ -13,7 +13,7 @@ import pytest
 from smt_hf.evaluation.comparison import equal_budget_table, short, spread
 from smt_hf.evaluation.comparison import read_runs as read_compared
 from smt_hf.evaluation.metrics import bits_per_byte
-from smt_hf.experiments.findings import Experiment, RunFiles, gradient_reach, read_experiment, read_run
+from smt_hf.experiments.findings import Experiment, RunFiles, gradient_reach, read_experiment, read_run, summary
 from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines, scores
 from smt_hf.experiments.results import Row
 
@@ -208,6 +208,9 @@ def test_the_readme_says_of_the_experiments_what_is_stored():
         m: ", ".join(f"{score(name, 'gru', m, n):.3f}" for name, n in asked.items()) for m in ("bptt", "smt")
     }
     assert f"better by BPTT of a GRU ({both['bptt']}) than by SMT ({both['smt']})" in text
+    (line,) = summary(load("text"))
+    bits = {m: f"{sum(values) / len(values):.3f}" for m, values in (("smt", line.smt), ("bptt", line.bptt))}
+    assert f"text ({bits['bptt']} bits per byte against {bits['smt']})" in text
     for method in ("smt", "bptt"):
         assert score("retrieval1024", "gru", method, 1024) == 1  # "learns 1,024 by either method"
     assert score("retrieval1024", "transformer", "smt", 4096) == 1
