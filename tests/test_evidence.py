@@ -172,6 +172,22 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
     assert f"BPTT alone, with all of the seven minutes, gets to {cell('gru-160-bptt-0.001-seed0')}." in text
 
 
+def test_the_cell_passes_its_teacher_in_parity_as_told():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    experiment = load("parity")
+    lengths = (16, 32)
+    teachers = [experiment.runs[f"gru-{n}-smt-seed0"].probes["teacher"]["accuracy"] for n in lengths]
+    cells = [
+        row["value"]
+        for row in experiment.rows
+        if row["method"] == "smt"
+        and row["length_trained"] == row["length_tested"]
+        and row["length_trained"] < 64
+    ]
+    assert f"{teachers[0]:.3f} and {teachers[1]:.3f} right, and the cell" in text
+    assert [f"{value:.3f}" for value in cells] == ["1.000", "1.000"]  # "does, 1.000"
+
+
 def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = ROOT / "docs" / "results" / "exploration-dmt-rate.json"
