@@ -129,6 +129,13 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
 def test_the_drift_of_copying_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
+    values = {
+        row["seed"]: row["value"]
+        for row in load("copy").rows
+        if (row["method"], row["length_tested"]) == ("smt", 32)
+    }
+    assert f"{values[0]:.2f}, {values[1]:.2f}, {values[2]:.2f}".replace("0.", "") == "93, 85, 94"
+    assert "imitate theirs 93, 85 and 94 symbols of a hundred" in text
     read, said = (one["drift"] / one["variance"] for one in stored["positions"]["points"])
     assert round(1 / read) == 15 and "at the sixteenth symbol the drift is a fifteenth of what" in text
     assert abs(said - 2 / 3) < 0.05 and "the drift grows to two thirds of that" in text
