@@ -182,17 +182,18 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
 def test_the_cell_passes_its_teacher_in_parity_as_told():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("parity")
-    lengths = (16, 32)
-    teachers = [experiment.runs[f"gru-{n}-smt-seed0"].probes["teacher"]["accuracy"] for n in lengths]
-    cells = [
-        row["value"]
-        for row in experiment.rows
-        if row["method"] == "smt"
-        and row["length_trained"] == row["length_tested"]
-        and row["length_trained"] < 64
-    ]
-    assert f"{teachers[0]:.3f} and {teachers[1]:.3f} right, and the cell" in text
-    assert [f"{value:.3f}" for value in cells] == ["1.000", "1.000"]  # "does, 1.000"
+    teachers = [experiment.runs[f"gru-{n}-smt-seed0"].probes["teacher"] for n in (16, 32, 64)]
+    short, middle, long = (f"{teacher['accuracy']:.3f}" for teacher in teachers)
+    late = teachers[-1]["by_horizon"][-1]["accuracy"]
+    assert f"right {short} of the time at 16, {middle} at 32 and {long} at 64, there {late:.3f} in the" in text
+    rows = [one for one in experiment.rows if one["method"] == "smt"]
+    for times, told in (
+        (1, "is right {}, {} and {}: it passes"),
+        (4, "at four times that it is right {}, {} and {},"),
+    ):
+        tested = [one for one in rows if one["length_tested"] == times * one["length_trained"]]
+        values = [f"{one['value']:.3f}" for one in sorted(tested, key=lambda one: one["length_trained"])]
+        assert told.format(*values) in text
 
 
 def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
