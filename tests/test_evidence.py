@@ -33,6 +33,12 @@ def teacher_score(runs: list[RunFiles], metric: str) -> str:
     return spread([one["accuracy"] for one in found]) if found and metric == "accuracy" else ""
 
 
+def probed_teacher(run: RunFiles) -> dict[str, Any]:
+    """What the probes of a finished run of SMT say of its teacher."""
+    assert run.probes is not None
+    return run.probes["teacher"]
+
+
 def row(key: Key, *cells: Any) -> str:
     method = "SMT → DMT" if key.method == "smt" else f"BPTT {key.learning_rate:g}"
     cell = key.cell.rpartition(":")[2]
@@ -164,9 +170,10 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
     )
 
     def teacher(run: str) -> str:
-        by_horizon = experiment.runs[run].probes["teacher"]["by_horizon"]
-        (loss,) = (one["loss"] for one in by_horizon if one["end"] == 128)
-        return f"{bits_per_byte(loss, experiment.runs[run].record['bytes_per_token']):.3f}"
+        found = experiment.runs[run]
+        (loss,) = (one["loss"] for one in probed_teacher(found)["by_horizon"] if one["end"] == 128)
+        assert found.record is not None
+        return f"{bits_per_byte(loss, found.record['bytes_per_token']):.3f}"
 
     def cell(run: str) -> str:
         (row,) = (one for one in experiment.rows if (one["run"], one["length_tested"]) == (run, 128))
@@ -182,7 +189,7 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
 def test_the_cell_passes_its_teacher_in_parity_as_told():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("parity")
-    teachers = [experiment.runs[f"gru-{n}-smt-seed0"].probes["teacher"] for n in (16, 32, 64)]
+    teachers = [probed_teacher(experiment.runs[f"gru-{n}-smt-seed0"]) for n in (16, 32, 64)]
     short, middle, long = (f"{teacher['accuracy']:.3f}" for teacher in teachers)
     late = teachers[-1]["by_horizon"][-1]["accuracy"]
     assert f"right {short} of the time at 16, {middle} at 32 and {long} at 64, there {late:.3f} in the" in text
