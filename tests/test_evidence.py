@@ -12,9 +12,16 @@ import pytest
 
 from smt_hf.evaluation.comparison import equal_budget_table, short, spread
 from smt_hf.evaluation.comparison import read_runs as read_compared
-from smt_hf.evaluation.metrics import bits_per_byte
-from smt_hf.experiments.findings import Experiment, RunFiles, gradient_reach, read_experiment, read_run, summary
-from smt_hf.experiments.report import Key, best_groups, groups_of, result_lines, scores
+from smt_hf.experiments.findings import (
+    Experiment,
+    RunFiles,
+    gradient_reach,
+    in_metric,
+    read_experiment,
+    read_run,
+    summary,
+)
+from smt_hf.experiments.report import Key, best_groups, cell_name, groups_of, result_lines, scores
 from smt_hf.experiments.results import Row
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +48,7 @@ def probed_teacher(run: RunFiles) -> dict[str, Any]:
 
 def row(key: Key, *cells: Any) -> str:
     method = "SMT → DMT" if key.method == "smt" else f"BPTT {key.learning_rate:g}"
-    cell = key.cell.rpartition(":")[2]
-    return f"| {key.variant or cell} | {' | '.join([method, *map(str, cells)])} |"
+    return f"| {key.variant or cell_name(key.cell)} | {' | '.join([method, *map(str, cells)])} |"
 
 
 def table(experiment: Experiment, length: int, part: list[Row]) -> list[str]:
@@ -171,9 +177,8 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
 
     def teacher(run: str) -> str:
         found = experiment.runs[run]
-        (loss,) = (one["loss"] for one in probed_teacher(found)["by_horizon"] if one["end"] == 128)
-        assert found.record is not None
-        return f"{bits_per_byte(loss, found.record['bytes_per_token']):.3f}"
+        (horizon,) = (one for one in probed_teacher(found)["by_horizon"] if one["end"] == 128)
+        return f"{in_metric(horizon, experiment.metric, found):.3f}"
 
     def cell(run: str) -> str:
         (row,) = (one for one in experiment.rows if (one["run"], one["length_tested"]) == (run, 128))
@@ -190,9 +195,9 @@ def test_the_cell_passes_its_teacher_in_parity_as_told():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("parity")
     teachers = [probed_teacher(experiment.runs[f"gru-{n}-smt-seed0"]) for n in (16, 32, 64)]
-    short, middle, long = (f"{teacher['accuracy']:.3f}" for teacher in teachers)
+    told = "right {:.3f} of the time at 16, {:.3f} at 32 and {:.3f} at 64, there {:.3f} in the second half"
     late = teachers[-1]["by_horizon"][-1]["accuracy"]
-    assert f"right {short} of the time at 16, {middle} at 32 and {long} at 64, there {late:.3f} in the" in text
+    assert told.format(*(teacher["accuracy"] for teacher in teachers), late) in text
     rows = [one for one in experiment.rows if one["method"] == "smt"]
     for times, told in (
         (1, "is right {}, {} and {}: it passes"),
