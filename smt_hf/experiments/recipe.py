@@ -41,6 +41,8 @@ SYMBOLS_SMT: dict[str, Any] = {
     "dmt-learning-rate": 1.5e-3,
     "dmt-label-every": 4,  # labels are most of a step's work; four times as many rows are worth more
 }
+# A thousand rows that are longer than this take longer to test than a model takes to train.
+LONGEST_TESTED = 4096
 # The best of these is BPTT's result: from what a transformer cell bears to what a GRU likes best.
 BPTT_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
@@ -61,7 +63,8 @@ class Recipe:
     about: one line for `smt-hf experiment --help`.
     dataset, arguments: for both methods; smt, bptt: for one of them. Names are flags of `pretrain`.
     lengths: training lengths, shortest first, the one that is run unless more are asked for.
-    tested: the lengths that a task is tested at, as multiples of the length trained.
+    tested: the lengths that a task is tested at, as multiples of the length trained; those beyond
+        LONGEST_TESTED are left out.
     variants: arguments that win over all others, by name; each is run beside the recipe as it is, by SMT
         unless it says method bptt.
     """
@@ -74,7 +77,7 @@ class Recipe:
     smt: Arguments = field(default_factory=lambda: TASK_SMT)
     bptt: Arguments = field(default_factory=dict)
     bptt_learning_rates: Sequence[float] = BPTT_LEARNING_RATES
-    tested: Sequence[int] = (1, 2, 4)
+    tested: Sequence[int] = (1, 2, 4, 16)
     variants: Mapping[str, Arguments] = field(default_factory=dict)
 
 
@@ -160,6 +163,6 @@ def plan(
                     given["max-minutes"] = own.minutes if max_minutes is None else max_minutes
                 rate = f"-{arguments['learning-rate']:g}" if method == "bptt" else ""
                 name = f"{cell}-{length}-{method}{rate}{'-' if variant else ''}{variant}-seed{seed}"
-                tested = [length * factor for factor in recipe.tested]
+                tested = [length * n for n in recipe.tested if n == 1 or length * n <= LONGEST_TESTED]
                 runs.append(Run(name.replace(":", "."), length, given, tested, variant))
     return runs

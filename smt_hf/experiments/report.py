@@ -128,7 +128,7 @@ def result_lines(rows: list[Row]) -> list[Line]:
 def results_tables(rows: list[Row]) -> list[Table]:
     """One table of at most 80 columns for each training length: the value at each length tested, free-running.
 
-    Several seeds: mean ± half the range. s: seconds of training. seq.: sequential steps.
+    Several seeds: mean, and ± half the range below it. s: seconds of training. seq.: sequential steps.
     """
     tables = []
     for length, part in by_training_length(rows).items():
@@ -152,7 +152,8 @@ def results_tables(rows: list[Row]) -> list[Table]:
                 *(cell_name(key.cell) if name == "cell" else key.variant for name in names),
                 key.method if key.method == "smt" else f"{key.method} {key.learning_rate:g}{star}",
                 str(line.seeds),
-                *(spread(line.values[n]) if n in line.values else "" for n in tested),
+                # The spread below its mean: beside it, four lengths would need 94 columns.
+                *(spread(line.values[n]).replace("±", "\n±") if n in line.values else "" for n in tested),
                 f"{line.seconds:.0f}",
                 short(round(line.sequential_steps)),
             )

@@ -121,13 +121,18 @@ def test_what_the_user_sets_wins_over_the_recipe():
         assert run.arguments["hidden-size"] == "256" and run.arguments["max-minutes"] == 90
         assert run.arguments["num-labels"] == "2" and run.arguments["batch-size"] == 7
     assert bptt.arguments["learning-rate"] == 0.5 and "learning-rate" not in smt.arguments
-    assert smt.tested == [32, 64, 128]
+    assert smt.tested == [32, 64, 128, 512]
 
 
 def test_a_length_that_the_recipe_does_not_know_takes_what_its_longest_needs():
     (run, *_) = plan(RECIPE, lengths=[500])
     assert (run.arguments["sequence-length"], run.arguments["batch-size"]) == (500, 7)
     assert run.arguments["max-minutes"] == 3
+
+
+def test_rows_of_more_than_4096_tokens_are_tested_only_where_they_were_trained():
+    tested = {length: plan(RECIPE, lengths=[length])[0].tested for length in (256, 257, 5000)}
+    assert tested == {256: [256, 512, 1024, 4096], 257: [257, 514, 1028], 5000: [5000]}
 
 
 VARIED = Recipe(
