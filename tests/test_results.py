@@ -10,7 +10,6 @@ import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.evaluation.comparison import equal_budget_table, read_runs, short
-from smt_hf.evaluation.metrics import bits_per_byte
 from smt_hf.pretraining.presets import PRESETS
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
 
@@ -47,15 +46,6 @@ def test_the_figures_at_equal_budgets_are_those_that_compare_prints(group):
     for row in zip(*(column.cells for column in table.columns), strict=True):
         cells = [str(cell).replace(" | ", " / ") for cell in row]
         assert f"| {' | '.join(cells)} |" in text
-
-
-@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("text7")])
-def test_the_readme_table_is_that_of_the_stored_runs(name):
-    record = record_of(name)
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    (line,) = [x for x in lines if x.split()[:2] == [record["cell"], record["method"]]]
-    for part in record["final"]["by_horizon"]:
-        assert f"{bits_per_byte(part['loss'], record['bytes_per_token']):.3f}" in line
 
 
 def test_the_long_run_is_finite_and_its_figures_are_in_the_text():

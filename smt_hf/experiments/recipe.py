@@ -18,7 +18,7 @@ TASK: dict[str, Any] = {
 TASK_SMT: dict[str, Any] = {
     "learning-rate": 2e-3,
     "num-labels": 16,  # answers are rare, so that more labels in a row meet one
-    "dmt-fraction": 0.5,  # drift is the whole gap between teacher and free-running cell
+    "dmt-fraction": 0.5,  # drift is most of the gap between teacher and free-running cell
     "dmt-learning-rate": 1.5e-3,
 }
 # Where every symbol of a row counts, and not one: string, stack, keys, numbers.
