@@ -23,7 +23,7 @@ from smt_hf.experiments.findings import (
     read_run,
     summary,
 )
-from smt_hf.experiments.report import Key, best_groups, cell_name, groups_of, result_lines, scores
+from smt_hf.experiments.report import Key, best_groups, cell_name, groups_of, place, result_lines, scores
 from smt_hf.experiments.results import Row
 
 ROOT = Path(__file__).parents[1]
@@ -93,11 +93,9 @@ def budgets(experiment: Experiment, part: list[Row]) -> list[str]:
     return ["| " + " | ".join(str(cell).replace(" | ", " / ") for cell in line) + " |" for line in lines]
 
 
-# All but those that change a part of another.
+# These change a part of another, and are not on top.
 CHANGES = {"ablations", "compression", "normalisation", "sweeps", "finetune"}
-TASKS = sorted(
-    set(NAMES) - CHANGES, key=lambda name: (not name.startswith("retrieval"), name == "text", len(name), name)
-)
+TASKS = sorted(set(NAMES) - CHANGES, key=lambda name: place(load(name).rows))
 
 
 def summary_lines() -> list[str]:

@@ -19,12 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from smt_hf.experiments.report import results_tables
+    from smt_hf.experiments.report import place, results_tables
     from smt_hf.experiments.results import FILE, read_results
 
     folder: Path = args.folder
     files = [path for depth in ("", "*/", "experiments/*/") for path in sorted(folder.glob(f"{depth}{FILE}"))]
-    tables = {path: rows for path in dict.fromkeys(files) if (rows := read_results(path))}
+    found = {path: rows for path in dict.fromkeys(files) if (rows := read_results(path))}
+    tables = dict(sorted(found.items(), key=lambda item: place(item[1])))
     if not tables and not any(folder.glob("benchmark-*.json")):
         raise ValueError(
             f"{folder} holds no results ({FILE} or benchmark-*.json); give a folder that smt-hf experiment or "

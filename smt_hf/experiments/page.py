@@ -27,8 +27,8 @@ def page(
 ) -> str:
     """The whole page. benchmarks: name of the file → its record and its picture."""
     names = [experiment.name for experiment, _ in experiments]
-    titled = [  # two folders of one experiment are told apart by their names
-        (f"{one.name} ({one.folder.name})" if names.count(one.name) > 1 else one.name, one, pictures)
+    titled = [
+        (title_of(one) if names.count(one.name) > 1 else one.name, one, pictures)
         for one, pictures in experiments
     ]
     sections = [experiment_section(title, one, pictures) for title, one, pictures in titled]
@@ -41,6 +41,12 @@ def page(
         summary=summary_table([(title, one) for title, one, _ in titled]) if titled else "",
         sections="\n".join(sections),
     )
+
+
+def title_of(experiment: Experiment) -> str:
+    """The title of one of several folders of an experiment: retrieval, retrieval256, retrieval (again)."""
+    name, folder = experiment.name, experiment.folder.name
+    return folder if folder.startswith(name) else f"{name} ({folder})"
 
 
 def anchor(title: str) -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from smt_hf.evaluation.comparison import COMPACT, short, spread
 
+from . import EXPERIMENTS
 from .results import Row
 
 
@@ -30,6 +31,13 @@ class Line(NamedTuple):
     values: dict[int, list[float]]
     seconds: float
     sequential_steps: float
+
+
+def place(rows: list[Row]) -> tuple[int, int]:
+    """Sorts results tables: as recipes are listed, those of none last, and of one the shortest rows first."""
+    names = list(EXPERIMENTS)
+    name = rows[0]["experiment"]
+    return names.index(name) if name in names else len(names), min(row["length_trained"] for row in rows)
 
 
 def cell_name(cell: str) -> str:

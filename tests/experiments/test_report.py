@@ -7,7 +7,7 @@ import pytest
 from handmade import BITS, STACK, rows
 from rich.console import Console
 
-from smt_hf.experiments.report import best_groups, result_lines, results_tables, scores
+from smt_hf.experiments.report import best_groups, place, result_lines, results_tables, scores
 
 
 def printed(rows: list[dict[str, Any]], width: int = 80) -> list[str]:
@@ -33,6 +33,14 @@ def test_of_learning_rates_as_good_where_they_were_trained_the_one_that_lasts_lo
         *rows("gru", "bptt", 1e-2, {64: 0.99, 128: 0.99}),
     ]
     assert best_groups(equal) == [("", "gru", "bptt", 3e-3)]
+
+
+def test_tables_stand_as_the_recipes_are_listed_the_shortest_rows_first():
+    stack, longer = rows("gru", "smt", 1e-3, {64: 1.0}), rows("gru", "smt", 1e-3, {80: 1.0}, length_trained=80)
+    own, first, later = (
+        rows("gru", "smt", 1e-3, {64: 1.0}, experiment=name) for name in ("mine", "retrieval", "ablations")
+    )
+    assert sorted([own, later, longer, stack, first], key=place) == [first, stack, longer, later, own]
 
 
 def test_only_learning_rates_that_lost_to_another_are_rivals():
