@@ -64,7 +64,7 @@ def table(experiment: Experiment, length: int, part: list[Row]) -> list[str]:
         runs = [experiment.runs[name] for name in dict.fromkeys(one["run"] for one in groups[line.key])]
         values = [spread(line.values[n]) if n in line.values else "" for n in tested]
         if line.chosen:
-            values = [f"**{value}**" for value in values]
+            values = [value and f"**{value}**" for value in values]
         teacher = teacher_score(runs, experiment.metric)
         lines.append(
             row(
@@ -278,6 +278,31 @@ def test_the_cell_passes_its_teacher_in_parity_as_told():
         tested = [one for one in rows if one["length_tested"] == times * one["length_trained"]]
         values = [f"{one['value']:.3f}" for one in sorted(tested, key=lambda one: one["length_trained"])]
         assert told.format(*values) in text
+
+
+def test_primacy_with_the_weights_of_the_paper_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
+    near, far, farther = (f"{value:.3f}" for value in stored["primacy"]["accuracy"])
+    assert f"the GRU has {near}, {far} and {farther} by SMT" in text
+    assert stored["primacy"]["command"].partition(" gru ")[2] in text
+
+
+def test_how_bptt_learns_digits_by_heart_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    experiment = load("digits")
+    curves = {
+        name: [(line["value"], round(line["seconds"])) for line in learning_curve(run, experiment.metric)]
+        for name, run in experiment.runs.items()
+    }
+    smt = curves.pop("gru-64-smt-seed0")
+    assert smt[-1] == min(smt) and f"has not turned by its end, has {smt[-1][0]:.3f} there" in text
+    (line,) = summary(experiment)
+    chosen = curves[f"gru-64-bptt-{line.bptt_learning_rate:g}-seed0"]
+    assert f"it ends with {chosen[-1][0]:.3f} bits" in text
+    best, name = min((min(curve), name) for name, curve in curves.items())
+    assert name == "gru-64-bptt-0.001-seed0"
+    assert f"the best is {best[0]:.3f}, after {best[1]} seconds at a rate of 1e-3" in text
 
 
 def test_what_dmt_does_to_two_rows_a_step_is_told_as_stored():
