@@ -188,7 +188,7 @@ def image_samples(experiment: Experiment) -> Picture | None:
     if not panels:
         return None
     columns = min(2, len(panels))
-    figure, axes = canvas(-(-len(panels) // columns), columns, width=4.6, height=2.4)
+    figure, axes = canvas(-(-len(panels) // columns), columns, width=4.6, height=1.6)
     for axis, (length, key, images) in zip(axes.flat, panels, strict=False):
         height, width, gap = images["height"], images["width"], max(1, images["height"] // 8)
         strips = {
