@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args.name)
     folder: Path = args.output_dir or Path("runs", "experiments", args.name)
     table = folder / FILE
-    rows = read_results(table)  # raises now if it is another version's
+    read_results(table)  # raises now if it is another version's
     runs = plan(
         recipe, args.lengths, args.cells, args.seeds, args.max_minutes, args.bptt_learning_rates,
         changes_of(args.changes), args.variants,
@@ -67,16 +67,17 @@ def run(args: argparse.Namespace) -> int:
         except NonFiniteLossError as error:
             print(f"{one.name} diverged and gives no result: {error}")
             continue
-        if not run_args.finished:  # rows of a run that was deleted and made again
-            rows = [row for row in rows if row["run"] != one.name]
-        if not any(row["run"] == one.name for row in rows):
-            rows += evaluate(args.name, folder, one)
-            write_results(table, rows)
+        there = any(row["run"] == one.name for row in read_results(table))
+        if not (run_args.finished and there):
+            found = evaluate(args.name, folder, one)
+            # As the table is now: another process may have written its runs while this one trained.
+            others = [row for row in read_results(table) if row["run"] != one.name]
+            write_results(table, others + found)
         use_cell(run_args.cell)
         write_probes(folder / one.name)
     console.print()
     report.run(argparse.Namespace(folder=folder))
-    equal_budgets(folder, rows, console)
+    equal_budgets(folder, read_results(table), console)
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from tiny_commands import one_line
 
 from smt_hf.cli import experiment, main, pretrain
-from smt_hf.experiments import EXPERIMENTS, Recipe, probes
+from smt_hf.experiments import EXPERIMENTS, Recipe, plan, probes
 from smt_hf.experiments.recipe import Length, by_name
 from smt_hf.experiments.results import read_results, write_results
 from smt_hf.pretraining.run_folder import RunFolder
@@ -101,6 +101,21 @@ def test_what_is_finished_is_not_run_again_and_all_is_printed(done, capsys, monk
     for row in read_results(done / "results.csv"):
         assert f"{row['value']:.3f}" in out
     assert "at equal budgets" in out and (done / "tiny.png").is_file()
+
+
+def test_runs_that_another_process_adds_meanwhile_stay_in_the_table(done, tmp_path, monkeypatch):
+    folder = tmp_path / "two"
+    rows = read_results(done / "results.csv")
+    train = experiment.train
+
+    def slowly(args):
+        train(args)
+        write_results(folder / "results.csv", [row for row in rows if row["run"] != NAMES[0]])
+
+    monkeypatch.setattr(experiment, "train", slowly)
+    monkeypatch.setattr(experiment, "plan", lambda *args: plan(*args)[:1])
+    assert run(folder) == 0
+    assert {row["run"] for row in read_results(folder / "results.csv")} == set(NAMES)
 
 
 def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
