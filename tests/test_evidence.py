@@ -114,7 +114,7 @@ def summary_lines() -> list[str]:
                 found = [r["value"] for r in groups[key] if r["length_tested"] == 4 * line.length]
                 far[key.method] = spread(found) if found else ""
             cells = [
-                part[0]["task"].replace(":num_keys=8", ", 8 keys in all"), line.cell, f"{line.length:,}",
+                part[0]["task"].replace(":num_keys=8", ", 8 keys in all"), cell_name(line.cell), f"{line.length:,}",
                 "/".join(str(len(values)) for values in (line.smt, line.bptt)),
                 *(spread(values) if values else "" for values in (line.smt, line.bptt, line.teacher)),
                 f"{experiment.chance:.3f}" if experiment.chance else "",
@@ -138,7 +138,9 @@ def first_lines() -> list[str]:
                 both = [first_at(runs.get((cell, method), [])) for method in ("smt", "bptt")]
                 if any(one is not None for one in both):
                     cells = [short(round(one[i])) if one else "–" for i in range(3) for one in both]
-                    lines.append(f"| {part[0]['task']} | {cell} | {length:,} | {' | '.join(cells)} |")
+                    lines.append(
+                        f"| {part[0]['task']} | {cell_name(cell)} | {length:,} | {' | '.join(cells)} |"
+                    )
     return lines
 
 
@@ -316,6 +318,20 @@ def test_primacy_with_the_weights_of_the_paper_is_told_as_stored():
     assert stored["primacy"]["command"].partition(" gru ")[2] in text
 
 
+def test_the_published_gru_on_text_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    found = {cell_name(line.cell): spread(line.smt) for line in summary(load("text"))}
+    plain, gru = found["PlainGRUCell"], found["gru"]
+    assert f"one seed has {plain} bits per byte, three of the normalised GRU {gru}," in text
+    means = {
+        (cell_name(row["cell"]), row["length_tested"]): row["value"]
+        for row in load("text").rows
+        if row["method"] == "smt" and row["seed"] == 0
+    }
+    lacks = {end: means["PlainGRUCell", end] - means["gru", end] for end in (32, 64, 128, 256)}
+    assert max(lacks, key=lacks.__getitem__) == 256 and "it lacks after the first 128 bytes" in text
+
+
 def test_how_bptt_learns_digits_by_heart_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("digits")
@@ -413,13 +429,13 @@ def reach_lines() -> list[str]:
         for key, runs in experiment.best_runs(part).items():
             reach = gradient_reach(runs)
             values = [f"{reach[d]:.2g}" if d < len(reach) else "" for d in DISTANCES]
-            lines.append(f"| {told} | {key.cell} | {key.method.upper()} | {' | '.join(values)} |")
+            lines.append(f"| {told} | {cell_name(key.cell)} | {key.method.upper()} | {' | '.join(values)} |")
     return lines
 
 
 def test_the_reach_of_the_gradients_is_that_of_the_stored_probes():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    assert len(reach_lines()) == 6 and "\n".join(reach_lines()) in text
+    assert len(reach_lines()) >= 6 and "\n".join(reach_lines()) in text
 
 
 def test_sweeps_cost_what_the_page_on_performance_says():
