@@ -114,7 +114,8 @@ def summary_lines() -> list[str]:
                 found = [r["value"] for r in groups[key] if r["length_tested"] == 4 * line.length]
                 far[key.method] = spread(found) if found else ""
             cells = [
-                part[0]["task"].replace(":num_keys=8", ", 8 keys in all"), cell_name(line.cell), f"{line.length:,}",
+                part[0]["task"].replace(":num_keys=8", ", 8 keys in all"),
+                cell_name(line.cell), f"{line.length:,}",
                 "/".join(str(len(values)) for values in (line.smt, line.bptt)),
                 *(spread(values) if values else "" for values in (line.smt, line.bptt, line.teacher)),
                 f"{experiment.chance:.3f}" if experiment.chance else "",
@@ -311,7 +312,7 @@ def test_the_cell_passes_its_teacher_in_parity_as_told():
 
 
 def value_of(name: str, cell: str, method: str, length: int) -> float:
-    """A figure of the tables: of several learning rates the best at the trained length, of several seeds the mean."""
+    """A figure of the tables: of several learning rates the best where it was trained, of seeds the mean."""
     groups = groups_of(load(name).rows)
     (key,) = (key for key in best_groups(load(name).rows) if key[1:3] == (cell, method) and not key.variant)
     return statistics.fmean(row["value"] for row in groups[key] if row["length_tested"] == length)
