@@ -270,6 +270,17 @@ def test_the_figures_of_what_was_tried_for_text_are_stored():
         assert f"| {run['change']} | {run['bits_per_byte']:.3f} | {run['dmt_steps']:,} |" in text
 
 
+def test_text_at_equal_sequential_steps_is_told_as_stored():
+    """Level within a hundredth of a bit for the GRU, SMT ahead for the transformer cell."""
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    experiment = load("text")
+    (part,) = experiment.parts().values()
+    steps = {cells_of(line)[1]: cells_of(line)[-1].split(" / ") for line in budgets(experiment, part)}
+    ahead = {cell: float(bptt.split("±")[0]) - float(smt.split("±")[0]) for cell, (smt, bptt) in steps.items()}
+    assert abs(ahead["gru"]) < 0.015 and ahead["transformer"] > 0.2
+    assert "are level with the GRU, and SMT is ahead with the transformer cell" in text
+
+
 def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("finetune")
@@ -301,7 +312,7 @@ def test_the_cell_passes_its_teacher_in_parity_as_told():
     told = "right {:.3f} of the time at 16, {:.3f} at 32 and {:.3f} at 64, there {:.3f} in the second half"
     late = teachers[-1]["by_horizon"][-1]["accuracy"]
     assert told.format(*(teacher["accuracy"] for teacher in teachers), late) in text
-    rows = [one for one in experiment.rows if one["method"] == "smt"]
+    rows = [one for one in experiment.rows if (one["cell"], one["method"]) == ("gru", "smt")]
     for times, told in (
         (1, "is right {}, {} and {}: it passes"),
         (4, "at four times that it is right {}, {} and {},"),
@@ -318,7 +329,7 @@ def value_of(name: str, cell: str, method: str, length: int) -> float:
     return statistics.fmean(row["value"] for row in groups[key] if row["length_tested"] == length)
 
 
-def test_the_transformer_cell_on_parity_and_recall_is_told_as_stored():
+def test_what_the_transformer_cell_learns_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     run = load("parity").runs["transformer-16-smt-seed0"]
     near, far = (f"{value_of('parity', 'transformer', 'smt', length):.3f}" for length in (16, 256))
@@ -328,7 +339,14 @@ def test_the_transformer_cell_on_parity_and_recall_is_told_as_stored():
         in text
     )
     assert all(value_of("parity", "transformer", "bptt", length) == 1 for length in (16, 32, 64, 256))
-    smt, bptt = (value_of("recall", "transformer", method, 24) for method in ("smt", "bptt"))
+    pairs = {
+        name: [f"{value_of(name, 'transformer', method, length):.3f}" for method in ("smt", "bptt")]
+        for name, length in (("retrieval", 64), ("recall", 24), ("modular", 16))
+    }
+    assert "{} and not {} (and beyond 64 tokens not at all)".format(*pairs["retrieval"]) in text
+    assert "{} and not {}, {} and not {}.".format(*pairs["recall"], *pairs["modular"]) in text
+    assert "{} by SMT, and {} by BPTT at the best of its rates".format(*pairs["modular"]) in text
+    smt, bptt = map(float, pairs["recall"])
     assert 1.9 < smt / bptt < 2.1 and "gets half as far as SMT" in text and "SMT learns twice as many" in text
 
 
