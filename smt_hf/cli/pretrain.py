@@ -26,9 +26,9 @@ TRAINING_GROUPS = {
     "budget": "max_steps max_minutes dmt_fraction bptt_fraction",
     "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate "
     "bptt_learning_rate weight_decay adam_beta1 adam_beta2 max_grad_norm warmup_ratio decay_ratio",
-    "method": "num_labels prediction_weight dynamics_weight uniformity_weight readout_weight trunk_weight "
-    "detach_labels rollout_length num_sweeps dmt_label_every cold_start_fraction "
-    "curriculum_start_length curriculum_fraction",
+    "method": "num_labels prediction_weight dynamics_weight uniformity_weight readout_weight "
+    "cell_readout_weight trunk_weight detach_labels prompt_fraction rollout_length num_sweeps "
+    "dmt_label_every cold_start_fraction curriculum_start_length curriculum_fraction",
     "evaluation, logging and checkpoints": "num_evaluations eval_sequences eval_horizon logging_steps "
     "checkpoint_every save_total_limit report_to disable_tqdm",
     "machine": "mixed_precision torch_compile dataloader_num_workers",

@@ -5,7 +5,14 @@ from dataclasses import asdict, dataclass, field
 METHODS = ("smt", "bptt")
 # The paper's best weights: prediction 1, dynamics 0.1, uniformity 0.001.
 DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT = 0.1, 0.001
-WEIGHTS = ("prediction_weight", "dynamics_weight", "uniformity_weight", "readout_weight", "trunk_weight")
+WEIGHTS = (
+    "prediction_weight",
+    "dynamics_weight",
+    "uniformity_weight",
+    "readout_weight",
+    "cell_readout_weight",
+    "trunk_weight",
+)
 
 
 @dataclass
@@ -56,11 +63,18 @@ class SMTPretrainingArguments:
     readout_weight: float = field(
         default=1.0, metadata={"help": "weight in SMT of reading each label out (the paper: 0)"}
     )
+    cell_readout_weight: float = field(
+        default=0.0, metadata={"help": "weight in SMT of reading out what the cell makes of a label"}
+    )
     trunk_weight: float = field(
         default=1.0, metadata={"help": "weight in SMT of the causal trunk's own loss (the paper: 0)"}
     )
     detach_labels: bool = field(
         default=False, metadata={"help": "keep the dynamics loss of SMT from reaching the encoder"}
+    )
+    prompt_fraction: float = field(
+        default=0.0,
+        metadata={"help": "share of SMT steps that predict the future from the end of the prompt"},
     )
     rollout_length: int = field(default=32, metadata={"help": "free-running tokens of a DMT window (R)"})
     num_sweeps: int = field(
@@ -135,6 +149,7 @@ class SMTPretrainingArguments:
             "decay_ratio",
             "cold_start_fraction",
             "curriculum_fraction",
+            "prompt_fraction",
         ]:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")

@@ -16,6 +16,17 @@ def collate(rows):
     return default_collate([{key: torch.as_tensor(value) for key, value in row.items()} for row in rows])
 
 
+def at_length(dataset: Any, length: int, full_length: int) -> Any:
+    """The dataset with sequences of `length` tokens."""
+    return dataset if length == full_length else dataset.at_length(length)
+
+
+def prompt_length(dataset: Any) -> int:
+    """Tokens of the dataset's first row before its first target: 0 in text, the string in copying."""
+    asked = torch.as_tensor(dataset[0]["shift_labels"]) != -100
+    return int(asked.nonzero()[0]) if asked.any() else 0
+
+
 class StepSampler:
     """Batches of dataset indices as a pure function of (seed, step): resuming needs no more than the step.
 
@@ -59,8 +70,7 @@ def batches_at_length(
 
     Shorter sequences come in larger batches, so that tokens per step stay the same.
     """
-    if length != full_length:
-        dataset = dataset.at_length(length)
+    dataset = at_length(dataset, length, full_length)
     whole = args.gradient_accumulation_steps * world_size
     batch_size = max(1, round(args.batch_size * full_length / length / whole)) * whole
     sampler = StepSampler(

@@ -91,20 +91,25 @@ def smt_loss(
     batch: Batch,
     timestep: int,
     num_labels: int = 2,
+    predict_from: int | None = None,
     prediction_weight: float = 1.0,
     dynamics_weight: float = DYNAMICS_WEIGHT,
     uniformity_weight: float = UNIFORMITY_WEIGHT,
     readout_weight: float = 1.0,
+    cell_readout_weight: float = 0.0,
     trunk_weight: float = 1.0,
     detach_labels: bool = False,
 ) -> tuple[torch.Tensor, Parts]:
     """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
 
-    L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + L_trunk, by the weights' defaults
-    L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds).
+    L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + 0 L_cell + L_trunk, by the weights' defaults
+    L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds). With
+    `predict_from`, ≥ −1, that is the t of L_pred, and its label is one more where it is not among the n.
     L_dyn: the n − 1 transitions between the labels, each from the teacher's memory, m_s → m_{s+1}.
     L_unif: uniformity of the labels.
     L_read: cross-entropy of y_s from m_s alone, at all n labels: what the RNN will have to do.
+    L_cell: cross-entropy of y_{s+1} from f_θ(m_s, x_{s+1}), the cell's own of these n − 1 memories. It reaches
+    the encoder too: a label that the teacher can read need not be one that the cell can turn into an answer.
     L_trunk: cross-entropy of y_s at every token of the causal trunk.
     detach_labels: L_dyn trains the cell alone; otherwise the encoder too, whose labels become what a cell
     can follow. The parts are returned without their weights.
@@ -112,7 +117,8 @@ def smt_loss(
 
     Deviations from the paper, which has n = 2, L_pred, L_dyn and L_unif: t may be anything from −1, so
     that the RNN can start cold; L_read and L_trunk make memories readable many times sooner, since the
-    first target is 1/F of L_pred, and L_pred sees one label of a sequence.
+    first target is 1/F of L_pred, and L_pred sees one label of a sequence. `predict_from` is for rows that
+    are asked for all at once: of a uniform t few say what the label at the end of the prompt must hold.
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     # Nothing has been read yet at t = −1, and nothing is asked for: y_{−1} = −100. So y_t = targets[t + 1].
@@ -120,11 +126,16 @@ def smt_loss(
     context = min(x.shape[1], teacher.config.context_length)
     first = max(-1, min(timestep, context - num_labels))
     window = range(first, min(first + num_labels, context))
-    labels, trunk = teacher.encode_with_trunk(x, window)
+    timestep = timestep if predict_from is None else predict_from
+    others = [] if timestep in window else [timestep]
+    labels, trunk = teacher.encode_with_trunk(x, [*window, *others])
+    predictor = labels[:, len(window) if others else timestep - first]
+    labels = labels[:, : len(window)]
 
     end = timestep + teacher.config.future_length
-    future_logits = teacher.decode(labels[:, timestep - first], x[:, timestep + 1 : end])
-    prediction = cross_entropy(future_logits, targets[:, timestep + 1 : end + 1])
+    prediction = cross_entropy(
+        teacher.decode(predictor, x[:, timestep + 1 : end]), targets[:, timestep + 1 : end + 1]
+    )
     answers = targets[:, first + 1 : first + 1 + len(window)]
     asked = timesteps_asked(answers)
     readout = cross_entropy(teacher.decode(labels[:, asked].flatten(0, 1)), answers[:, asked].flatten())
@@ -133,7 +144,8 @@ def smt_loss(
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, first + 1 : first + len(window)]))
     taught = labels.detach() if detach_labels else labels
     memory_pred = cell(taught[:, :-1].flatten(0, 1), inputs.flatten(0, 1))
-    dynamics = dynamics_loss(memory_pred, taught[:, 1:].flatten(0, 1))
+    memory_pred = memory_pred.view_as(taught[:, 1:])
+    dynamics = dynamics_loss(memory_pred, taught[:, 1:])
     uniformity = uniformity_loss(labels[:, -1])  # not labels[:, 0], which may be m_∅ in every row
 
     loss = prediction_weight * prediction + dynamics_weight * dynamics
@@ -144,6 +156,11 @@ def smt_loss(
         "uniformity_loss": uniformity,
         "readout_loss": readout,
     }
+    if cell_readout_weight:
+        asked = timesteps_asked(answers[:, 1:])
+        own = teacher.decode(memory_pred[:, asked].flatten(0, 1))
+        parts["cell_readout_loss"] = cross_entropy(own, answers[:, 1:][:, asked].flatten())
+        loss = loss + cell_readout_weight * parts["cell_readout_loss"]
     if trunk is not None:
         parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])
         loss = loss + trunk_weight * parts["trunk_loss"]

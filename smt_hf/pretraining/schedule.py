@@ -89,10 +89,17 @@ def draw_start(rng: random.Random, context_length: int, args: SMTPretrainingArgu
 
 
 def draws(
-    phase: Phase, step: int, length: int, full_length: int, context_length: int, args: SMTPretrainingArguments
+    phase: Phase,
+    step: int,
+    length: int,
+    full_length: int,
+    context_length: int,
+    args: SMTPretrainingArguments,
+    prompt_length: int = 0,
 ) -> tuple[dict[str, int], int]:
     """The random choices of a step, the same on every process, and its sequential depth.
 
+    prompt_length: tokens before the first target, see `prompt_fraction`.
     Under a length curriculum batches have more rows, so rows have fewer labels: as many per step.
 
     The depth is the number of cell applications that have to wait for one another: one for SMT, whatever
@@ -104,7 +111,10 @@ def draws(
     context = min(length, context_length)
     if phase.name == "smt":
         num_labels = max(2, args.num_labels * length // full_length)
-        return {"timestep": draw_timestep(rng, context), "num_labels": num_labels}, 1
+        labels = {"timestep": draw_timestep(rng, context), "num_labels": num_labels}
+        if rng.random() < args.prompt_fraction:
+            labels["predict_from"] = min(prompt_length, context) - 1
+        return labels, 1
     choices = {
         "start": draw_start(rng, context, args),
         "rollout_length": args.rollout_length,

@@ -22,7 +22,7 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 
 from . import checkpointing, schedule
 from .arguments import SMTPretrainingArguments
-from .batching import batches_at_length
+from .batching import at_length, batches_at_length, prompt_length
 from .checks import check_consistency, check_processes
 from .objectives import TRAINED, Objective
 from .run_folder import RunFolder, new_record
@@ -149,7 +149,7 @@ class SMTPretrainer:
         self.model.train()
 
         context_length = self.teacher.config.context_length if self.teacher is not None else 0
-        length = 0
+        length = prompt = 0
         batches: Iterator[dict[str, torch.Tensor]] = iter(())
         bad_step = torch.full((), -1, device=accelerator.device)
         while (progress := self._progress()) < phase.end:
@@ -157,13 +157,16 @@ class SMTPretrainer:
             wanted = schedule.sequence_length(phase, progress, self.full_length, args)
             if wanted != length:
                 length = wanted
+                prompt = prompt_length(at_length(self.train_dataset, length, self.full_length))
                 batches = batches_at_length(
                     self.train_dataset, length, self.full_length, args, self.step,
                     accelerator.process_index, accelerator.num_processes,
                 )  # fmt: skip
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate(phase, progress, args)
-            draws, depth = schedule.draws(phase, self.step, length, self.full_length, context_length, args)
+            draws, depth = schedule.draws(
+                phase, self.step, length, self.full_length, context_length, args, prompt
+            )
             parts: dict[str, torch.Tensor] = {}
             finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
             for _ in range(args.gradient_accumulation_steps):

@@ -43,6 +43,8 @@ def test_exactly_one_budget_must_be_given(budget):
             "dmt_fraction 0.6 and bptt_fraction 0.5 are more than the whole budget",
         ),
         ({"trunk_weight": -1.0}, "trunk_weight is -1.0"),
+        ({"cell_readout_weight": -1.0}, "cell_readout_weight is -1.0"),
+        ({"prompt_fraction": 1.5}, "prompt_fraction is 1.5"),
         ({"curriculum_start_length": 0}, "curriculum_start_length is 0"),
         ({"batch_size": 6, "gradient_accumulation_steps": 4}, "batch_size 6 does not divide into 4"),
         ({"push_to_hub": True}, "hub_model_id"),

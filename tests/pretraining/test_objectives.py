@@ -116,13 +116,14 @@ def test_uniformity_loss_of_a_large_batch_looks_at_512_evenly_spaced_tokens_at_m
 
 
 def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[str, torch.Tensor]:
-    """Every term row by row and label by label; `window`: the timesteps that get a label."""
+    """Every term row by row and label by label; `window`: the timesteps that get a label, but for `timestep`
+    itself, from which the future is predicted, where it lies elsewhere."""
     x, y = batch["input_ids"], batch["shift_labels"]
     causal = teacher.config.encoder_type == "causal"
-    terms: dict[str, list[torch.Tensor]] = {"prediction": [], "read": [], "dynamics": [], "trunk": []}
+    terms: dict[str, list[torch.Tensor]] = {n: [] for n in ("prediction", "read", "dynamics", "cell", "trunk")}
     last_labels: list[torch.Tensor] = []
     for row in range(len(x)):
-        labels = {t: teacher.encode(x[row : row + 1], [t])[0, 0] for t in window}
+        labels = {t: teacher.encode(x[row : row + 1], [t])[0, 0] for t in {*window, timestep}}
         for future in range(FUTURE):
             t = timestep + future
             if 0 <= t < x.shape[1] and y[row, t] != -100:
@@ -136,9 +137,12 @@ def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[st
             token = model.model.embed_tokens(x[row, t + 1])
             pred = model.model.cell(labels[t][None], model.model.cell.project_inputs(token[None]))[0]
             terms["dynamics"].append((pred - labels[t + 1]).pow(2).mean())
+            if y[row, t + 1] != -100:
+                terms["cell"].append(surprise(teacher.decode(pred[None])[0, 0], y[row, t + 1]))
         if causal:
-            _, trunk = teacher.encode_with_trunk(x[row : row + 1], [window[-1]])
-            for t in range(window[-1] + 1):
+            last = max(window[-1], timestep)
+            _, trunk = teacher.encode_with_trunk(x[row : row + 1], [last])
+            for t in range(last + 1):
                 if y[row, t] != -100:
                     hidden = teacher.readout.norm(trunk[0, t])
                     terms["trunk"].append(surprise(teacher.lm_head(hidden), y[row, t]))
@@ -151,6 +155,7 @@ def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[st
         "dynamics_loss": means["dynamics"],
         "uniformity_loss": torch.tensor(uniformity),
         "readout_loss": means["read"],
+        "cell_readout_loss": means["cell"],
     }
     return {"loss": total, **parts, **({"trunk_loss": means["trunk"]} if causal else {})}
 
@@ -178,10 +183,39 @@ def test_smt_loss_equals_loops_over_rows_labels_and_future(encoder_type, timeste
     batch = random_batch(3, length)
     loss, parts = smt_loss(model, teacher, batch, timestep, num_labels)
     expected = slow_smt(model, teacher, batch, timestep, window)
+    del expected["cell_readout_loss"]
     torch.testing.assert_close(loss, expected.pop("loss"), rtol=1e-4, atol=1e-5)
     assert parts.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("predict_from", [-1, 3, 5, 6, END])  # 5 and 6 are among the labels
+def test_smt_can_predict_from_another_label_and_read_out_what_the_cell_makes_of_labels(
+    encoder_type, predict_from
+):
+    model, teacher, batch = tiny_student(), tiny_teacher(encoder_type), random_batch(3, CONTEXT)
+    batch["shift_labels"][:, 6] = -100  # an answer that nobody reads
+    loss, parts = smt_loss(model, teacher, batch, 5, 3, predict_from=predict_from, cell_readout_weight=2.0)
+    expected = slow_smt(model, teacher, batch, predict_from, [5, 6, 7])
+    torch.testing.assert_close(
+        loss, expected.pop("loss") + 2 * expected["cell_readout_loss"], rtol=1e-4, atol=1e-5
+    )
+    assert parts.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_reading_out_the_cells_memories_trains_encoder_cell_and_decoder():
+    model, teacher = tiny_student(), tiny_teacher()
+    only = dict.fromkeys(
+        ("prediction_weight", "dynamics_weight", "uniformity_weight", "readout_weight", "trunk_weight"), 0.0
+    )
+    loss, _ = smt_loss(model, teacher, random_batch(4, 16), 5, 3, **only, cell_readout_weight=1.0)
+    expected = names(model, teacher, "teacher.", "model.model.cell.", "model.model.embed_tokens.")
+    assert gradients(loss, model, teacher) == expected
 
 
 @torch.no_grad()
@@ -198,10 +232,10 @@ def test_smt_weights_are_the_papers():
 @pytest.mark.parametrize("encoder_type", ENCODERS)
 def test_each_weight_of_smt_counts_its_own_part_and_the_parts_stay_unweighted(encoder_type):
     model, teacher, batch = tiny_student(), tiny_teacher(encoder_type), random_batch(4, 16)
-    _, plain = smt_loss(model, teacher, batch, 4, 3)
+    _, plain = smt_loss(model, teacher, batch, 4, 3, cell_readout_weight=1.0)
     weights = {f"{name.removesuffix('_loss')}_weight": 2.0 + i for i, name in enumerate(plain)}
     loss, parts = smt_loss(model, teacher, batch, 4, 3, **weights)
-    assert len(parts) == 4 + (encoder_type == "causal")
+    assert len(parts) == 5 + (encoder_type == "causal")
     assert all(torch.equal(parts[name], plain[name]) for name in plain)
     expected = sum((2.0 + i) * value.item() for i, value in enumerate(parts.values()))
     assert loss.item() == pytest.approx(expected, rel=1e-5)

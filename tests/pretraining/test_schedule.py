@@ -11,9 +11,10 @@ import torch
 from tiny_training import Stream, tiny_arguments
 
 from smt_hf.data import RetrievalTask
+from smt_hf.data.tasks import ReverseCopyTask
 from smt_hf.pretraining import schedule
 from smt_hf.pretraining.arguments import SMTPretrainingArguments
-from smt_hf.pretraining.batching import StepSampler, batches_at_length
+from smt_hf.pretraining.batching import StepSampler, batches_at_length, prompt_length
 from smt_hf.pretraining.schedule import Phase
 
 HERE = Path("unused")
@@ -142,6 +143,28 @@ def test_smt_timesteps_cover_the_context_and_reach_both_ends_often():
     assert 0.08 < drawn[-1] / 4000 < 0.12  # a tenth
     assert 0.11 < drawn[19] / 4000 < 0.17  # a tenth, and its share of the rest
     assert all(0.025 < drawn[t] / 4000 < 0.058 for t in range(19))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
+def test_the_future_is_predicted_from_the_end_of_the_prompt_about_as_often_as_asked(fraction):
+    args, plain = tiny_arguments(HERE, prompt_fraction=fraction), tiny_arguments(HERE)
+    found = []
+    for step in range(2000):
+        drawn = schedule.draws(SMT, step, 64, 64, 20, args, prompt_length=7)[0]
+        found.append(drawn.pop("predict_from", None))
+        assert drawn == schedule.draws(SMT, step, 64, 64, 20, plain)[0]  # the labels are those of before
+    assert set(found) <= {None, 6}
+    assert found.count(6) / 2000 == pytest.approx(fraction, abs=0.03)
+
+
+def test_a_prompt_ends_before_the_first_target_and_within_the_context():
+    args = tiny_arguments(HERE, prompt_fraction=1.0)
+    copying, text = ReverseCopyTask(32), [{"input_ids": [1, 2], "shift_labels": [2, 3]}]
+    assert prompt_length(copying) == 16 and prompt_length(copying.at_length(8)) == 4
+    assert prompt_length(text) == 0
+    assert prompt_length([{"input_ids": [1], "shift_labels": [-100]}]) == 0
+    for prompt, expected in ((0, -1), (16, 15), (50, 19)):
+        assert schedule.draws(SMT, 3, 64, 64, 20, args, prompt)[0]["predict_from"] == expected
 
 
 def test_smt_timesteps_stay_inside_a_sequence_shorter_than_the_context():
