@@ -209,6 +209,24 @@ def test_the_figures_of_what_was_tried_for_copying_are_stored(name):
         assert f"| {one['weights']} | {one['share']:.2f} | {one['error']:.2f} |" in text
 
 
+def test_what_a_label_holds_is_told_as_stored():
+    text = (ROOT / "docs" / "copying.md").read_text(encoding="utf-8")
+    stored = json.loads((ROOT / "docs" / "results" / "exploration-prompt.json").read_text(encoding="utf-8"))
+    for run in stored["runs"]:
+        minutes = f"{run['minutes']['smt']:g} + {run['minutes']['dmt']:g}"
+        figures = [f"{run[name]:.3f}" for name in ("label_answers", "label_holds", "one_step")]
+        figures.append(f"{run['accuracy']:.3f}" if "accuracy" in run else "")
+        assert f"| {run['change']} | {minutes} | {' | '.join(figures)} |" in text
+    recipe = {
+        task: max(
+            run["label_holds"] for run in stored["runs"] if (run["task"], run["change"]) == (task, "the recipe")
+        )
+        for task in ("reverse-copy", "recall")
+    }
+    assert recipe["reverse-copy"] < 0.7 and "the decoder knew two thirds of a string" in text
+    assert recipe["recall"] < 0.5 and "half of the values of eight keys" in text
+
+
 def test_the_drift_of_copying_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
