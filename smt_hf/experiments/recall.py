@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .recipe import SYMBOLS, SYMBOLS_SMT, Length, Recipe
+from .recipe import SYMBOLS, SYMBOLS_SMT, Length, Recipe, by_name
 
 RECALL = Recipe(
     about="say the value of each key that is asked for (8 keys)",
@@ -20,6 +20,8 @@ RECALL = Recipe(
         "prompt-fraction": 0.8,
         "cell-readout-weight": 1,  # one step from a label 0.69 of the answers are right then, and 0.3 without
     },
+    # A label of eight vectors holds more of the list, and takes longer to follow.
+    variants=by_name({"num-memory-tokens": 8}),
 )
 # With no more keys in the vocabulary than in a row, the keys are the same in every row: 24 bits and not 47.
 RECALL8 = replace(
@@ -28,5 +30,6 @@ RECALL8 = replace(
     dataset="recall:num_keys=8",
     lengths={24: replace(RECALL.lengths[24], minutes=8)},
     tested=(1,),
+    variants={},
     smt=SYMBOLS_SMT,  # enough for half as many bits
 )
