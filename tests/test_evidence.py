@@ -227,6 +227,19 @@ def test_what_a_label_holds_is_told_as_stored():
     assert recipe["recall"] < 0.5 and "half of the values of eight keys" in text
 
 
+def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
+    text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
+    stored = json.loads((ROOT / "docs" / "results" / "exploration-prompt.json").read_text(encoding="utf-8"))[
+        "recall"
+    ]
+    assert f"so that it holds {stored['label_holds']:.3f} of them after seven and a half minutes" in text
+    assert f"the GRU was right {stored['before']['accuracy']:.3f} of the time" in text
+    rows = {(row["cell"], row["length_tested"]): row for row in load("recall").rows if row["method"] == "smt"}
+    right = rows["gru", 24]["value"]
+    assert abs(right - 6 / 7) < 0.01 and "the GRU is right six times out of seven" in text
+    assert right > stored["before"]["accuracy"] and "--prompt-fraction 0.8" in rows["gru", 24]["command"]
+
+
 def test_the_drift_of_copying_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
