@@ -16,7 +16,6 @@ from smt_hf.evaluation.comparison import read_runs as read_compared
 from smt_hf.experiments.findings import (
     Experiment,
     RunFiles,
-    drift,
     gradient_reach,
     in_metric,
     learning_curve,
@@ -265,21 +264,9 @@ def test_the_drift_of_copying_is_told_as_stored():
 
 
 def test_what_rollouts_of_the_whole_row_do_to_copying_is_told_as_stored():
-    experiment = load("copy")
     stored = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
-    values = {
-        (row["seed"], row["length_tested"]): row["value"]
-        for row in experiment.rows
-        if (row["cell"], row["method"]) == ("gru", "smt")
-    }
-    runs = [experiment.runs[f"gru-32-smt-seed{seed}"] for seed in range(3)]
-    recipe = {
-        "accuracy": [values[seed, 32] for seed in range(3)],
-        "drift": [drift(run, "dmt")[16] for run in runs],
-        "steps": [run.record["steps"] for run in runs if run.record],
-    }
     text = (ROOT / "docs" / "copying.md").read_text(encoding="utf-8")
-    for name, found in (("16 tokens, the recipe", recipe), ("31 tokens", stored["whole_rollouts"])):
+    for name, found in (("16 tokens", stored["half_rollouts"]), ("31 tokens", stored["whole_rollouts"])):
         cells = [
             ", ".join(f"{value:{form}}" for value in found[what])
             for what, form in (("accuracy", ".3f"), ("drift", ".3f"), ("steps", ",d"))

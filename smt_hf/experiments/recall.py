@@ -21,7 +21,7 @@ RECALL = Recipe(
         "cell-readout-weight": 1,  # one step from a label 0.69 of the answers are right then, and 0.3 without
     },
     # A label of eight vectors holds more of the list, and takes longer to follow.
-    variants=by_name({"num-memory-tokens": 8}),
+    variants=by_name({"num-memory-tokens": 8}, {"num-memory-tokens": 8, "method": "bptt"}),
 )
 # With no more keys in the vocabulary than in a row, the keys are the same in every row: 24 bits and not 47.
 RECALL8 = replace(
