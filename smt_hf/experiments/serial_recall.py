@@ -12,4 +12,10 @@ RECENCY = Recipe(
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,
 )
-PRIMACY = replace(RECENCY, about="say the first 4 symbols of a list", dataset="primacy")
+PRIMACY = replace(
+    RECENCY,
+    about="say the first 4 symbols of a list",
+    dataset="primacy",
+    # The label at the end of the list is the one that has to hold them, and the cell answers from its own.
+    smt={**SYMBOLS_SMT, "prompt-fraction": 0.5, "cell-readout-weight": 1},
+)
