@@ -239,6 +239,12 @@ def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
     right, larger = rows[small["run"]]["value"], rows[large["run"]]["value"]
     assert abs(right - 6 / 7) < 0.01 and "it is right six times out of seven" in text
     assert f"(`num-memory-tokens=8`): {larger:.3f} of the answers are right" in text and larger >= 0.9
+    wide = {row["method"]: {} for row in load("recall").rows}
+    for row in load("recall").rows:
+        if "num-memory-tokens=8" in row["variant"]:
+            wide[row["method"]][row["length_tested"]] = row["value"]
+    assert f"more than by BPTT of the same cell, which has {wide['bptt'][24]:.3f} of the eight" in text
+    assert all(wide["smt"][length] > wide["bptt"][length] for length in (48, 96))
     assert "--prompt-fraction 0.8" in rows[small["run"]]["command"]
 
 
