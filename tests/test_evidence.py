@@ -239,7 +239,7 @@ def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
     right, larger = rows[small["run"]]["value"], rows[large["run"]]["value"]
     assert abs(right - 6 / 7) < 0.01 and "it is right six times out of seven" in text
     assert f"(`num-memory-tokens=8`): {larger:.3f} of the answers are right" in text and larger >= 0.9
-    wide = {row["method"]: {} for row in load("recall").rows}
+    wide: dict[str, dict[int, float]] = {row["method"]: {} for row in load("recall").rows}
     for row in load("recall").rows:
         if "num-memory-tokens=8" in row["variant"]:
             wide[row["method"]][row["length_tested"]] = row["value"]
