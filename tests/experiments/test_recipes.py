@@ -13,7 +13,7 @@ from smt_hf.experiments.recipe import Length, Recipe, by_name
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {
     "method", "learning_rate", "dmt_learning_rate", "dmt_fraction", "dmt_label_every", "num_labels",
-    "dynamics_weight", "uniformity_weight", "output_dir", "words",
+    "dynamics_weight", "uniformity_weight", "prompt_fraction", "cell_readout_weight", "output_dir", "words",
 }  # fmt: skip
 needs_sklearn = pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="needs scikit-learn")
 
@@ -71,14 +71,23 @@ def test_every_run_could_start(name, tmp_path, monkeypatch):
 def test_a_variant_differs_from_its_recipe_by_what_its_name_says(name):
     recipe = EXPERIMENTS[name]
     runs = plan(recipe, cells=["gru"])
-    (plain,) = (run for run in runs if not run.variant and run.arguments["method"] == "smt")
-    assert [run.variant for run in runs if run.variant] == list(recipe.variants)
+    # Of BPTT there is a run for each learning rate.
+    plain = {
+        tuple(run.arguments.get(of) for of in ("method", "learning-rate")): run
+        for run in runs
+        if not run.variant
+    }
+    assert list(dict.fromkeys(run.variant for run in runs if run.variant)) == list(recipe.variants)
     for run in runs:
         if run.variant:
             words = [word.partition("=") for word in run.variant.split(",")]
             pairs = {name: value or "True" for name, _, value in words}
             as_text = {key: f"{value}" for key, value in run.arguments.items()}
-            assert as_text == {key: f"{value}" for key, value in plain.arguments.items()} | pairs
+            same = [one for (method, _), one in plain.items() if method == run.arguments["method"]]
+            if run.arguments["method"] == "bptt":
+                same = [plain["bptt", run.arguments["learning-rate"]]]
+            (one,) = same
+            assert as_text == {key: f"{value}" for key, value in one.arguments.items()} | pairs
 
 
 @pytest.mark.parametrize("name", [n for n, recipe in EXPERIMENTS.items() if is_task(recipe.dataset)])
