@@ -157,7 +157,8 @@ class SMTPretrainer:
             wanted = schedule.sequence_length(phase, progress, self.full_length, args)
             if wanted != length:
                 length = wanted
-                prompt = prompt_length(at_length(self.train_dataset, length, self.full_length))
+                if args.prompt_fraction:
+                    prompt = prompt_length(at_length(self.train_dataset, length, self.full_length))
                 batches = batches_at_length(
                     self.train_dataset, length, self.full_length, args, self.step,
                     accelerator.process_index, accelerator.num_processes,
