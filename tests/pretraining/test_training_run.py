@@ -351,3 +351,27 @@ def test_a_sharded_launch_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"distributed_type is FSDP.*use MULTI_GPU"):
         tiny_trainer(tmp_path / "run", Stream(), Stream())
     assert not (tmp_path / "run").exists()
+
+
+class HalfAsked(Stream):
+    """The second half of each row is asked for, as a string is that was shown in the first."""
+
+    def __getitem__(self, index):
+        row = super().__getitem__(index)
+        row["shift_labels"] = row["shift_labels"].clone()
+        row["shift_labels"][: self.length // 2] = -100
+        return row
+
+
+def test_the_end_of_the_prompt_grows_with_the_rows_of_a_curriculum(tmp_path, monkeypatch):
+    seen, smt_loss = [], objectives.smt_loss
+
+    def note(model, teacher, batch, *args, predict_from=None, **options):
+        seen.append((batch["input_ids"].shape[1], predict_from))
+        return smt_loss(model, teacher, batch, *args, predict_from=predict_from, **options)
+
+    monkeypatch.setattr(objectives, "smt_loss", note)
+    changes = {"curriculum_start_length": 4, "prompt_fraction": 1.0, "num_evaluations": 0}
+    tiny_trainer(tmp_path / "run", HalfAsked(16), **changes).train()
+    assert {length for length, _ in seen} >= {4, 16}
+    assert all(predict_from == length // 2 - 1 for length, predict_from in seen)
