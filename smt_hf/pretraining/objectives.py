@@ -58,6 +58,12 @@ def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> tor
     return F.mse_loss(memory_pred, memory_target)
 
 
+def label_readout_loss(teacher: SMTTeacher, memory: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats of y_t from each m_t alone, by the decoder; memory (B, n, K, D), answers (B, n)."""
+    asked = timesteps_asked(answers)
+    return cross_entropy(teacher.decode(memory[:, asked].flatten(0, 1)), answers[:, asked].flatten())
+
+
 def imitation_loss(error: torch.Tensor) -> torch.Tensor:
     """The mean over memories of e / (1 + e/s), e the mean squared error of one and s = 0.3 (Geman–McClure).
 
@@ -137,8 +143,7 @@ def smt_loss(
         teacher.decode(predictor, x[:, timestep + 1 : end]), targets[:, timestep + 1 : end + 1]
     )
     answers = targets[:, first + 1 : first + 1 + len(window)]
-    asked = timesteps_asked(answers)
-    readout = cross_entropy(teacher.decode(labels[:, asked].flatten(0, 1)), answers[:, asked].flatten())
+    readout = label_readout_loss(teacher, labels, answers)
 
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, first + 1 : first + len(window)]))
@@ -157,9 +162,7 @@ def smt_loss(
         "readout_loss": readout,
     }
     if cell_readout_weight:
-        asked = timesteps_asked(answers[:, 1:])
-        own = teacher.decode(memory_pred[:, asked].flatten(0, 1))
-        parts["cell_readout_loss"] = cross_entropy(own, answers[:, 1:][:, asked].flatten())
+        parts["cell_readout_loss"] = label_readout_loss(teacher, memory_pred, answers[:, 1:])
         loss = loss + cell_readout_weight * parts["cell_readout_loss"]
     if trunk is not None:
         parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])

@@ -83,10 +83,7 @@ def test_a_variant_differs_from_its_recipe_by_what_its_name_says(name):
             words = [word.partition("=") for word in run.variant.split(",")]
             pairs = {name: value or "True" for name, _, value in words}
             as_text = {key: f"{value}" for key, value in run.arguments.items()}
-            same = [one for (method, _), one in plain.items() if method == run.arguments["method"]]
-            if run.arguments["method"] == "bptt":
-                same = [plain["bptt", run.arguments["learning-rate"]]]
-            (one,) = same
+            one = plain[run.arguments["method"], run.arguments.get("learning-rate")]
             assert as_text == {key: f"{value}" for key, value in one.arguments.items()} | pairs
 
 
