@@ -223,6 +223,10 @@ def test_what_a_label_holds_is_told_as_stored():
         )
         for task in ("reverse-copy", "recall")
     }
+    labels = json.loads((ROOT / "docs" / "results" / "exploration-labels.json").read_text(encoding="utf-8"))
+    read, said = (one["drift"] / one["variance"] for one in labels["positions"]["points"])
+    assert round(1 / read) == 15 and "at the sixteenth symbol the drift is a fifteenth of what" in text
+    assert abs(said - 2 / 3) < 0.05 and "the drift grows to two thirds of that" in text
     assert recipe["reverse-copy"] < 0.7 and "the decoder knew two thirds of a string" in text
     assert recipe["recall"] < 0.5 and "half of the values of eight keys" in text
 
