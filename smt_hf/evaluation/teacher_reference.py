@@ -1,4 +1,4 @@
-"""The teacher by itself: what its labels say of the next token, which the cell is taught to reach."""
+"""What the teacher's labels say: of the next token, and of all answers that follow a prompt."""
 
 from typing import Any
 
@@ -30,3 +30,40 @@ def evaluate_teacher(teacher: Any, input_ids: torch.Tensor, shift_labels: torch.
         losses[:, timesteps.cpu()] = loss.double().cpu()
         hits[:, timesteps.cpu()] = (logits.argmax(-1) == targets).double().cpu()
     return by_horizon(losses.sum(0), hits.sum(0), (y != -100).sum(0).double().cpu())
+
+
+@torch.no_grad()
+def evaluate_prompt(
+    model: Any, teacher: Any, input_ids: torch.Tensor, shift_labels: torch.Tensor
+) -> dict[str, float] | None:
+    """What the label at the end of the prompt, m_q, is worth; input_ids, shift_labels (B, T).
+
+    The prompt is what has been read before the first answer is due, x_0 … x_q and y_{q+1} (`prompt_fraction`).
+    `evaluate_teacher` asks for each answer when it is due, and the encoder may look it up in the context
+    then; a cell has nothing but its memory.
+
+    Returns `prompt_length` q + 1 in tokens, and two accuracies on the answers y_q … y_{q+F−1} by the teacher's
+    `future_length` F: `label_holds`, of the decoder given m_q and the tokens in between, and `from_label`, of
+    the cell that starts from m_q and goes on by itself. None where there is no prompt, or not the same one in
+    all rows, or a longer one than the teacher's context.
+    """
+    first = (shift_labels != -100).int().argmax(1)  # 0 as well where there is none
+    prompt = int(first[0])
+    if (first != prompt).any() or not 0 < prompt <= teacher.config.context_length:
+        return None
+    end = min(input_ids.shape[1], prompt + teacher.config.future_length - 1)
+    label = teacher.encode(input_ids[:, :prompt], [prompt - 1])[:, 0]
+    following, answers = input_ids[:, prompt:end], shift_labels[:, prompt - 1 : end]
+    said = teacher.decode(label, following)
+
+    core = model.model
+    memories = [label]
+    for x in core.cell.project_inputs(core.embed_tokens(following)).unbind(1):
+        memories.append(core.cell(memories[-1], x))
+    went_on = model.lm_head(core.read_out(torch.stack(memories, dim=1)))
+
+    def accuracy(logits: torch.Tensor) -> float:
+        judged = answers != -100
+        return (logits.argmax(-1) == answers)[judged].double().mean().item()
+
+    return {"prompt_length": prompt, "label_holds": accuracy(said), "from_label": accuracy(went_on)}

@@ -2,6 +2,8 @@
 
     format           1
     teacher          its own labels and readout on validation rows, see `evaluate_teacher`; null without one
+    prompt           what its label at the end of the prompt is worth, see `evaluate_prompt`; null without
+                     either of them, and not there in files of earlier runs
     gradient_reach   relative gradient by distance in tokens, see `gradient_reach`: of SMT through the
                      teacher, [] where that is gone; of BPTT through the unrolled cell
     memory_map       free-running memories in their plane, see `memory_map`; null where there are no groups
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.data import PixelSequences, load_data
+from smt_hf.data.tasks.base import SyntheticTask
 from smt_hf.data.tasks.copying import CopyTask
 from smt_hf.data.tasks.retrieval import RetrievalTask
 from smt_hf.evaluation.gradient_reach import bptt_gradient_reach, smt_gradient_reach
 from smt_hf.evaluation.images import sample_images
 from smt_hf.evaluation.memory_map import memory_map
-from smt_hf.evaluation.teacher_reference import evaluate_teacher
+from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining.checkpointing import write_atomic
 from smt_hf.pretraining.run_folder import read_record
@@ -30,6 +33,7 @@ from smt_hf.pretraining.validation import validation_rows
 FORMAT = 1
 FILE = "probes.json"
 ROWS = 64
+PROMPT_ROWS, PROMPT_TOKENS = 1024, 2**16
 REACH_ROWS, REACH_TOKENS = 16, 256
 # Labels of the teacher, over all rows: seconds of its attention.
 REFERENCE_LABELS = 4096
@@ -65,6 +69,7 @@ def probe(folder: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "teacher": reference(teacher, data, record["arguments"]["eval_horizon"]) if teacher else None,
+        "prompt": prompted(model, teacher, data) if teacher else None,
         "gradient_reach": reach(model, teacher, data) if teacher or record["method"] == "bptt" else [],
         "memory_map": mapped(model, data),
         "images": images(model, data) if isinstance(data, PixelSequences) else None,
@@ -77,6 +82,13 @@ def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:
     rows = max(1, REFERENCE_LABELS // max(1, asked))
     metrics = evaluate_teacher(teacher, x[:rows], y[:rows])
     return {name: metrics[name] for name in ("loss", "accuracy", "by_horizon")}
+
+
+def prompted(model: Any, teacher: Any, data: Any) -> dict[str, float] | None:
+    if not isinstance(data, SyntheticTask):
+        return None  # asked for from the first token on
+    rows = data.__getitems__(range(min(PROMPT_ROWS, max(1, PROMPT_TOKENS // data.sequence_length))))
+    return evaluate_prompt(model, teacher, rows["input_ids"], rows["shift_labels"])
 
 
 def reach(model: Any, teacher: Any, data: Any) -> list[float]:

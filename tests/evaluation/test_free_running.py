@@ -136,9 +136,9 @@ def test_drift_is_looked_at_after_a_doubling_number_of_tokens(length, timesteps)
     assert doubling_timesteps(length) == timesteps
 
 
-def tiny_teacher(encoder_type: str) -> SMTTeacher:
+def tiny_teacher(encoder_type: str, future_length: int = 4) -> SMTTeacher:
     torch.manual_seed(0)
-    sizes = {"num_hidden_layers": 2, "context_length": 16, "future_length": 4, "encoder_type": encoder_type}
+    sizes = dict(num_hidden_layers=2, context_length=16, future_length=future_length, encoder_type=encoder_type)
     return SMTTeacher(SMTTeacherConfig(**{**SHARED, **sizes})).eval()
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_free_running import assert_summary, rows, tiny_teacher
+from test_free_running import assert_summary, rows, tiny_model, tiny_teacher
 
 from smt_hf.evaluation import teacher_reference
-from smt_hf.evaluation.teacher_reference import evaluate_teacher
+from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 
 
 @torch.no_grad()
@@ -40,3 +40,43 @@ def test_only_timesteps_that_are_asked_for_are_encoded(monkeypatch):
     monkeypatch.setattr(teacher, "encode", encode_and_note)
     evaluate_teacher(teacher, x, y)
     assert encoded == [[15]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("future_length", [3, 8])
+def test_the_label_at_the_end_of_the_prompt_is_judged_by_what_decoder_and_cell_make_of_it(future_length):
+    """Row by row: the decoder on all of the future, and a cell that is fed its own memories one by one."""
+    teacher, model = tiny_teacher("causal", future_length=future_length), tiny_model()
+    core = model.model
+    x, y = rows(40, 12, answers=1)
+    y[:, :5], y[1, 8] = -100, -100
+    held, went_on = [], []
+    for row, targets in zip(x, y, strict=True):
+        label = teacher.encode(row[None, :5], [4])[:, 0]
+        end = min(12, 4 + future_length)
+        logits = teacher.decode(label, row[None, 5:end])[0]
+        memory = label
+        for t in range(4, end):
+            if t > 4:
+                memory = core.cell(memory, core.cell.project_inputs(core.embed_tokens(row[None, t])))
+            if targets[t] != -100:
+                held.append(bool(logits[t - 4].argmax() == targets[t]))
+                said = model.lm_head(core.read_out(memory[None]))[0, 0]
+                went_on.append(bool(said.argmax() == targets[t]))
+    found = evaluate_prompt(model, teacher, x, y)
+    assert found == {
+        "prompt_length": 5,
+        "label_holds": pytest.approx(sum(held) / len(held)),
+        "from_label": pytest.approx(sum(went_on) / len(went_on)),
+    }
+    assert len(held) == 40 * (end - 5) - (end > 8) and found["label_holds"] != found["from_label"]
+
+
+def test_there_is_no_prompt_where_rows_differ_or_begin_with_a_target_or_have_none_or_it_is_too_long():
+    teacher, model = tiny_teacher("causal"), tiny_model()
+    x, whole = rows(3, 40, answers=1)
+    differ, late, nothing = whole.clone(), whole.clone(), torch.full_like(whole, -100)
+    differ[:, :4], differ[1, 4] = -100, -100
+    late[:, :17] = -100  # the teacher's context is 16
+    for y in (whole, differ, late, nothing):
+        assert evaluate_prompt(model, teacher, x, y) is None

@@ -50,6 +50,16 @@ def test_the_teacher_of_a_task_is_judged_on_the_runs_own_validation_rows(retriev
     assert [(part["start"], part["end"]) for part in found["teacher"]["by_horizon"]] == [(0, 20)]
 
 
+@torch.no_grad()
+def test_the_label_at_the_end_of_the_prompt_is_asked_on_the_runs_own_rows(retrieval):
+    found = probe(retrieval)["prompt"]
+    teacher = SMTTeacher.from_pretrained(retrieval / "teacher").eval()
+    rows = make_task("retrieval", 20, "validation", seed=3).__getitems__(range(1024))
+    x, values = rows["input_ids"], rows["shift_labels"][:, -1]
+    right = teacher.decode(teacher.encode(x, [18])[:, 0], x[:, 19:])[:, -1].argmax(-1) == values
+    assert found["prompt_length"] == 19 and found["label_holds"] == right.double().mean().item()
+
+
 def test_retrieval_is_mapped_before_the_query_by_the_value_that_is_held(retrieval, maps):
     probe(retrieval)
     ((read, groups, by),) = maps
@@ -99,7 +109,7 @@ def test_probes_are_written_once_and_as_plain_json(retrieval, monkeypatch):
     write_probes(retrieval)
     text = (retrieval / "probes.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert found.keys() == {"format", "teacher", "gradient_reach", "memory_map", "images"}
+    assert found.keys() == {"format", "teacher", "prompt", "gradient_reach", "memory_map", "images"}
     assert found["format"] == 1 and found["images"] is None and len(found["memory_map"]["points"]) == 512
     monkeypatch.setattr(probes, "probe", lambda folder: pytest.fail("a run was measured again"))
     write_probes(retrieval)
