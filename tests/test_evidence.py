@@ -50,6 +50,13 @@ def probed_teacher(run: RunFiles) -> dict[str, Any]:
     return run.probes["teacher"]
 
 
+def probed_prompt(experiment: Experiment, run: str) -> dict[str, float]:
+    """What they say of its label at the end of the prompt."""
+    probes = experiment.runs[run].probes
+    assert probes is not None
+    return probes["prompt"]
+
+
 def row(key: Key, *cells: Any) -> str:
     method = "SMT → DMT" if key.method == "smt" else f"BPTT {key.learning_rate:g}"
     return f"| {key.variant or cell_name(key.cell)} | {' | '.join([method, *map(str, cells)])} |"
@@ -234,13 +241,13 @@ def test_what_a_label_holds_is_told_as_stored():
 def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = json.loads((ROOT / "docs" / "results" / "exploration-prompt.json").read_text(encoding="utf-8"))
-    small, large = stored["finished"]["recall"]
-    assert f"so that it holds {small['label_holds']:.3f} of them after seven and a half minutes" in text
-    assert f"or {large['label_holds']:.3f} where it has eight vectors" in text
-    before = stored["finished"]["recall_before"]["accuracy"]
-    assert f"the GRU was right {before:.3f} of the time" in text
+    small, large = (f"gru-24-smt-{variant}seed0" for variant in ("", "num-memory-tokens=8-"))
+    holds = [probed_prompt(load("recall"), run)["label_holds"] for run in (small, large)]
+    assert f"so that it holds {holds[0]:.3f} of them after seven and a half minutes" in text
+    assert f"or {holds[1]:.3f} where it has eight vectors" in text
+    assert f"the GRU was right {stored['recall_before']['accuracy']:.3f} of the time" in text
     rows = {row["run"]: row for row in load("recall").rows if row["length_tested"] == 24}
-    right, larger = rows[small["run"]]["value"], rows[large["run"]]["value"]
+    right, larger = rows[small]["value"], rows[large]["value"]
     assert abs(right - 6 / 7) < 0.01 and "it is right six times out of seven" in text
     assert f"(`num-memory-tokens=8`): {larger:.3f} of the answers are right" in text and larger >= 0.9
     wide: dict[str, dict[int, float]] = {row["method"]: {} for row in load("recall").rows}
@@ -249,7 +256,7 @@ def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
             wide[row["method"]][row["length_tested"]] = row["value"]
     assert f"more than by BPTT of the same cell, which has {wide['bptt'][24]:.3f} of the eight" in text
     assert all(wide["smt"][length] > wide["bptt"][length] for length in (48, 96))
-    assert "--prompt-fraction 0.8" in rows[small["run"]]["command"]
+    assert "--prompt-fraction 0.8" in rows[small]["command"]
 
 
 def test_copying_is_told_as_stored():
@@ -266,7 +273,7 @@ def test_copying_is_told_as_stored():
     )
     assert f"The GRUs of three seeds say {now} symbols of a hundred. The recipe of before gave {before}" in text
     assert f"when it was run another time {earlier}:" in text
-    seeds = prompt["finished"]["copy"]
+    seeds = [probed_prompt(load("copy"), f"gru-32-smt-seed{seed}") for seed in range(3)]
     for what, ending in (("label_holds", " of it"), ("from_label", ";")):
         told = "{:.2f}, {:.2f} and {:.2f}".format(*(seed[what] for seed in seeds))
         assert told + ending in text
@@ -431,6 +438,11 @@ def test_the_published_gru_on_text_is_told_as_stored():
     assert max(lacks, key=lacks.__getitem__) == 256 and "it lacks after the first 128 bytes" in text
 
 
+def steps_of(run: RunFiles) -> int:
+    assert run.record is not None
+    return run.record["steps"]
+
+
 def test_how_bptt_learns_digits_by_heart_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("digits")
@@ -438,11 +450,20 @@ def test_how_bptt_learns_digits_by_heart_is_told_as_stored():
         name: [(line["value"], round(line["seconds"])) for line in learning_curve(run, experiment.metric)]
         for name, run in experiment.runs.items()
     }
+    chosen = {
+        cell_name(line.cell): curves[f"{line.cell}-64-bptt-{line.bptt_learning_rate:g}-seed0"]
+        for line in summary(experiment)
+    }
+    assert f"it ends with {chosen['gru'][-1][0]:.3f} bits" in text
+    assert f"ends with {chosen['transformer'][-1][0]:.3f}. What follows" in text
+    of_transformer = {name: curves.pop(name) for name in list(curves) if name.startswith("transformer")}
+    assert all(curve[-1] == min(curve) for curve in of_transformer.values())
+    ends = {name: curve[-1][0] for name, curve in of_transformer.items()}
+    assert max(ends, key=ends.__getitem__) == "transformer-64-smt-seed0"
+    fewer, more = (steps_of(experiment.runs[f"{cell}-64-bptt-0.003-seed0"]) for cell in ("transformer", "gru"))
+    assert 4.5 < more / fewer < 5.5 and "eight minutes are a fifth of the steps" in text
     smt = curves.pop("gru-64-smt-seed0")
     assert smt[-1] == min(smt) and f"has not turned by its end, has {smt[-1][0]:.3f} there" in text
-    (line,) = summary(experiment)
-    chosen = curves[f"gru-64-bptt-{line.bptt_learning_rate:g}-seed0"]
-    assert f"it ends with {chosen[-1][0]:.3f} bits" in text
     best, name = min((min(curve), name) for name, curve in curves.items())
     assert name == "gru-64-bptt-0.001-seed0"
     assert f"the best is {best[0]:.3f}, after {best[1]} seconds at a rate of 1e-3" in text
