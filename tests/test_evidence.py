@@ -238,6 +238,25 @@ def test_what_a_label_holds_is_told_as_stored():
     assert recipe["recall"] < 0.5 and "half of the values of eight keys" in text
 
 
+def test_what_was_tried_of_dmt_after_the_label_held_the_string_is_told_as_stored():
+    text = (ROOT / "docs" / "copying.md").read_text(encoding="utf-8")
+    stored = json.loads((ROOT / "docs" / "results" / "exploration-prompt.json").read_text(encoding="utf-8"))
+    dmt, whole = stored["dmt"], stored["fifteen_minutes"]
+    assert f"With a label that holds {dmt['label_holds']:.3f} of the string" in text
+    for run in dmt["runs"]:
+        figures = f"{run['steps']:,} | {run['from_label']:.3f} | {run['accuracy']:.3f}"
+        assert f"| {run['change']} | {run['minutes']:g} | {figures} |" in text
+    for run in whole:
+        figures = " | ".join(f"{run[name]:.3f}" for name in ("label_holds", "from_label", "accuracy"))
+        assert f"| {run['change']} | {run['steps']:,} | {figures} |" in text
+    holds = [probed_prompt(load("copy"), f"gru-32-smt-seed{seed}")["label_holds"] for seed in range(3)]
+    assert "whose labels hold {:.2f}, {:.2f} and {:.2f},".format(*holds) in " ".join(text.split())
+    rows = [row for row in load("copy").rows if row["length_tested"] == 32]
+    right = [row["value"] for row in rows if (row["cell"], row["method"]) == ("gru", "smt")]
+    assert "end at {:.2f} to {:.2f} too".format(min(right), max(right)) in text
+    assert dmt["runs"][-1]["accuracy"] < min(right)  # "after eleven it is not"
+
+
 def test_what_asking_the_end_of_the_list_does_for_recall_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     stored = json.loads((ROOT / "docs" / "results" / "exploration-prompt.json").read_text(encoding="utf-8"))
@@ -292,6 +311,9 @@ def test_copying_is_told_as_stored():
     assert f"easy to follow: {weights:.3f} and not {first:.3f} after five minutes" in text
     late = [run["accuracy"] for run in stored["fifteen_minutes"] if "both cores" in run["change"]]
     assert f"half as many steps again, gave {late[0]:.3f} and {late[1]:.3f}." in text
+    both, _, wide = prompt["fifteen_minutes"]
+    assert f"labels that hold {both['label_holds']:.3f} of the string gave {both['accuracy']:.3f}; with" in text
+    assert f"with eight memory tokens {wide['accuracy']:.3f}." in text
     other = json.loads((results / "exploration-copy.json").read_text(encoding="utf-8"))
     of_strings = [run for run in prompt["runs"] if run["task"] == "reverse-copy"]
     assert round(len(of_strings + stored["runs"] + other["runs"]), -1) == 60 and "some sixty other" in text
