@@ -253,7 +253,7 @@ def test_what_was_tried_of_dmt_after_the_label_held_the_string_is_told_as_stored
     assert "whose labels hold {:.2f}, {:.2f} and {:.2f},".format(*holds) in " ".join(text.split())
     rows = [row for row in load("copy").rows if row["length_tested"] == 32]
     right = [row["value"] for row in rows if (row["cell"], row["method"]) == ("gru", "smt")]
-    assert "end at {:.2f} to {:.2f} too".format(min(right), max(right)) in text
+    assert f"end at {min(right):.2f} to {max(right):.2f} too" in text
     assert dmt["runs"][-1]["accuracy"] < min(right)  # "after eleven it is not"
 
 
