@@ -311,7 +311,7 @@ def test_copying_is_told_as_stored():
     assert f"easy to follow: {weights:.3f} and not {first:.3f} after five minutes" in text
     late = [run["accuracy"] for run in stored["fifteen_minutes"] if "both cores" in run["change"]]
     assert f"half as many steps again, gave {late[0]:.3f} and {late[1]:.3f}." in text
-    both, _, wide = prompt["fifteen_minutes"]
+    both, _, wide, _ = prompt["fifteen_minutes"]
     assert f"labels that hold {both['label_holds']:.3f} of the string gave {both['accuracy']:.3f}; with" in text
     assert f"with eight memory tokens {wide['accuracy']:.3f}." in text
     other = json.loads((results / "exploration-copy.json").read_text(encoding="utf-8"))
@@ -429,10 +429,14 @@ def test_what_the_transformer_cell_learns_is_told_as_stored():
     assert all(value_of("parity", "transformer", "bptt", length) == 1 for length in (16, 32, 64, 256))
     pairs = {
         name: [f"{value_of(name, 'transformer', method, length):.3f}" for method in ("smt", "bptt")]
-        for name, length in (("retrieval", 64), ("recall", 24), ("modular", 16))
+        for name, length in (("retrieval", 64), ("recall", 24), ("recall8", 24), ("modular", 16))
     }
     assert "{} and not {} (and beyond 64 tokens not at all)".format(*pairs["retrieval"]) in text
-    assert "{} and not {}, {} and not {}.".format(*pairs["recall"], *pairs["modular"]) in text
+    same = "{} and not {} with the same keys in every row".format(*pairs["recall8"])
+    assert "{} and not {} ({}), {} and not {}.".format(*pairs["recall"], same, *pairs["modular"]) in text
+    fixed = [round(100 * float(value)) for value in pairs["recall8"]]
+    assert "is right {} times of a hundred by SMT, and by BPTT, to which".format(*fixed) in text
+    assert f"nothing is easier about it, {fixed[1]} times." in text
     assert "{} by SMT, and {} by BPTT at the best of its rates".format(*pairs["modular"]) in text
     smt, bptt = map(float, pairs["recall"])
     assert 2.1 < smt / bptt < 2.4 and "gets less than half as far as SMT" in text
