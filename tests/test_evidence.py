@@ -351,6 +351,22 @@ def test_the_figures_of_what_was_tried_for_the_stack_are_stored():
         assert f"| {run['change']} | {run['accuracy']:.3f} | {run['teacher']:.3f} |" in text
 
 
+def test_the_figures_of_what_was_tried_for_modular_arithmetic_are_stored():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    path = ROOT / "docs" / "results" / "exploration-modular.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    for run in stored["encoder"]:
+        assert 0.45 < run["first"] < 0.55  # "half of the time"
+        figures = f"{run['steps']:,} | {run['accuracy']:.3f} | {run['first']:.3f}"
+        assert f"| the encoder alone, {run['change']} | {figures} |" in text
+    for run in stored["teacher"]:
+        assert (
+            f"| SMT for four minutes, {run['change']} | {run['steps']:,} | {run['accuracy']:.3f} |  |" in text
+        )
+    teacher = probed_teacher(load("modular").runs["gru-16-smt-seed0"])["accuracy"]
+    assert all(abs(run["accuracy"] - teacher) < 0.02 for run in stored["encoder"])  # "as far as the teacher"
+
+
 def test_the_figures_of_what_was_tried_for_text_are_stored():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     stored = ROOT / "docs" / "results" / "exploration-text.json"
