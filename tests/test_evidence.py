@@ -312,7 +312,7 @@ def test_copying_is_told_as_stored():
     late = [run["accuracy"] for run in stored["fifteen_minutes"] if "both cores" in run["change"]]
     assert f"half as many steps again, gave {late[0]:.3f} and {late[1]:.3f}." in text
     both, _, wide, _ = prompt["fifteen_minutes"]
-    assert f"labels that hold {both['label_holds']:.3f} of the string gave {both['accuracy']:.3f}; with" in text
+    assert f"label holds {both['label_holds']:.3f} of the string, gave {both['accuracy']:.3f}; with" in text
     assert f"with eight memory tokens {wide['accuracy']:.3f}." in text
     other = json.loads((results / "exploration-copy.json").read_text(encoding="utf-8"))
     of_strings = [run for run in prompt["runs"] if run["task"] == "reverse-copy"]
@@ -355,8 +355,14 @@ def test_the_figures_of_what_was_tried_for_modular_arithmetic_are_stored():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     path = ROOT / "docs" / "results" / "exploration-modular.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
+    repeats = 2 / 7 + 5 / 7 * (1 / 7 + 6 / 7 / 5)  # the y of one of two; equal ones; one of the five others
+    assert f"rules out what it cannot be ({repeats:.3f})." in " ".join(text.split())
+    bptt = load("modular").runs["gru-16-bptt-0.0003-seed0"].lines
+    tokens = 128 * 16 * stored["encoder"][0]["steps"]
+    near = min((line for line in bptt if "evaluation" in line), key=lambda line: abs(line["tokens"] - tokens))
+    assert f"From as many tokens BPTT of the GRU has {near['evaluation']['accuracy']:.3f}," in text
     for run in stored["encoder"]:
-        assert 0.45 < run["first"] < 0.55  # "half of the time"
+        assert abs(run["first"] - repeats) < 0.02  # "half of the time"
         figures = f"{run['steps']:,} | {run['accuracy']:.3f} | {run['first']:.3f}"
         assert f"| the encoder alone, {run['change']} | {figures} |" in text
     for run in stored["teacher"]:
@@ -448,16 +454,24 @@ def test_what_the_transformer_cell_learns_is_told_as_stored():
         for name, length in (("retrieval", 64), ("recall", 24), ("recall8", 24), ("modular", 16))
     }
     assert "{} and not {} (and beyond 64 tokens not at all)".format(*pairs["retrieval"]) in text
-    same = "{} and not {} with the same keys in every row".format(*pairs["recall8"])
-    assert "{} and not {} ({}), {} and not {}.".format(*pairs["recall"], same, *pairs["modular"]) in text
+    same = "with the same keys in every row {} and not {}, both in eight, BPTT at one rate".format(
+        *pairs["recall8"]
+    )
+    keys = "{} in fifteen minutes and not {} in eight".format(*pairs["recall"])
+    assert f"{keys} ({same}), {' and not '.join(pairs['modular'])}." in text
     fixed = [round(100 * float(value)) for value in pairs["recall8"]]
-    assert "is right {} times of a hundred by SMT, and by BPTT, to which".format(*fixed) in text
-    assert f"nothing is easier about it, {fixed[1]} times." in text
+    assert (
+        "is right {} times of a hundred by SMT. By BPTT, at one rate, it is right {} times".format(*fixed)
+        in text
+    )
     assert "{} by SMT, and {} by BPTT at the best of its rates".format(*pairs["modular"]) in text
     smt, bptt = map(float, pairs["recall"])
-    assert 2.1 < smt / bptt < 2.4 and "gets less than half as far as SMT" in text
+    assert 2.1 < smt / bptt < 2.4 and "gets in that time less than half as far as SMT" in text
     assert "SMT learns more than twice as many" in text
     assert abs(smt - 3 / 4) < 0.02 and "the transformer cell three out of four" in text
+    label = probed_prompt(load("recall"), "transformer-24-smt-seed0")
+    assert f"of the transformer cell it holds {label['label_holds']:.3f}" in text
+    assert f"goes on from it says {label['from_label']:.3f}" in text
 
 
 def test_primacy_with_the_weights_of_the_paper_is_told_as_stored():
@@ -504,8 +518,12 @@ def test_how_bptt_learns_digits_by_heart_is_told_as_stored():
     assert all(curve[-1] == min(curve) for curve in of_transformer.values())
     ends = {name: curve[-1][0] for name, curve in of_transformer.items()}
     assert max(ends, key=ends.__getitem__) == "transformer-64-smt-seed0"
-    fewer, more = (steps_of(experiment.runs[f"{cell}-64-bptt-0.003-seed0"]) for cell in ("transformer", "gru"))
-    assert 4.5 < more / fewer < 5.5 and "eight minutes are a fifth of the steps" in text
+    for method, share in (("bptt-0.003", 5), ("smt", 2)):
+        fewer, more = (
+            steps_of(experiment.runs[f"{cell}-64-{method}-seed0"]) for cell in ("transformer", "gru")
+        )
+        assert abs(more / fewer - share) < 0.5
+    assert "BPTT takes a fifth of the steps in eight minutes (SMT → DMT a half)" in text
     smt = curves.pop("gru-64-smt-seed0")
     assert smt[-1] == min(smt) and f"has not turned by its end, has {smt[-1][0]:.3f} there" in text
     best, name = min((min(curve), name) for name, curve in curves.items())

@@ -38,20 +38,22 @@ def evaluate_prompt(
 ) -> dict[str, float] | None:
     """What the label at the end of the prompt, m_q, is worth; input_ids, shift_labels (B, T).
 
-    The prompt is what has been read before the first answer is due, x_0 … x_q and y_{q+1} (`prompt_fraction`).
+    The prompt x_0 … x_q is all tokens before the one at which the first answer, y_{q+1}, is due.
     `evaluate_teacher` asks for each answer when it is due, and the encoder may look it up in the context
     then; a cell has nothing but its memory.
 
-    Returns `prompt_length` q + 1 in tokens, and two accuracies on the answers y_q … y_{q+F−1} by the teacher's
-    `future_length` F: `label_holds`, of the decoder given m_q and the tokens in between, and `from_label`, of
-    the cell that starts from m_q and goes on by itself. None where there is no prompt, or not the same one in
-    all rows, or a longer one than the teacher's context.
+    Returns `prompt_length` q + 1 in tokens, and two accuracies on the answers y_{q+1} … y_{q+F−1} by the
+    teacher's `future_length` F: `label_holds`, of the decoder given m_q and the tokens in between (which may
+    tell of the answers too, as later pairs of `modular` do), and `from_label`, of the cell that starts from m_q
+    and goes on by itself. None where there is no prompt, or not the same one in all rows, or a longer one than
+    the teacher's context, or with F = 1 no answer.
     """
     first = (shift_labels != -100).int().argmax(1)  # 0 as well where there is none
     prompt = int(first[0])
-    if (first != prompt).any() or not 0 < prompt <= teacher.config.context_length:
+    reach, future = teacher.config.context_length, teacher.config.future_length
+    if (first != prompt).any() or not 0 < prompt <= reach or future < 2:
         return None
-    end = min(input_ids.shape[1], prompt + teacher.config.future_length - 1)
+    end = min(input_ids.shape[1], prompt + future - 1)
     label = teacher.encode(input_ids[:, :prompt], [prompt - 1])[:, 0]
     following, answers = input_ids[:, prompt:end], shift_labels[:, prompt - 1 : end]
     said = teacher.decode(label, following)

@@ -2,8 +2,8 @@
 
     format           1
     teacher          its own labels and readout on validation rows, see `evaluate_teacher`; null without one
-    prompt           what its label at the end of the prompt is worth, see `evaluate_prompt`; null without
-                     either of them, and not there in files of earlier runs
+    prompt           what its label at the end of the prompt is worth, see `evaluate_prompt`; null without a
+                     teacher or a prompt that all rows have, and not there in files of earlier runs
     gradient_reach   relative gradient by distance in tokens, see `gradient_reach`: of SMT through the
                      teacher, [] where that is gone; of BPTT through the unrolled cell
     memory_map       free-running memories in their plane, see `memory_map`; null where there are no groups

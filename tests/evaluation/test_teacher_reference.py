@@ -80,3 +80,6 @@ def test_there_is_no_prompt_where_rows_differ_or_begin_with_a_target_or_have_non
     late[:, :17] = -100  # the teacher's context is 16
     for y in (whole, differ, late, nothing):
         assert evaluate_prompt(model, teacher, x, y) is None
+    late[:, 16] = 1  # after a prompt of 16 tokens
+    assert evaluate_prompt(model, teacher, x, late) is not None
+    assert evaluate_prompt(model, tiny_teacher("causal", future_length=1), x, late) is None
