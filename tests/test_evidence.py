@@ -418,18 +418,30 @@ def test_what_fine_tuning_does_beside_its_teacher_is_told_as_stored():
 def test_the_cell_passes_its_teacher_in_parity_as_told():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
     experiment = load("parity")
-    teachers = [probed_teacher(experiment.runs[f"gru-{n}-smt-seed0"]) for n in (16, 32, 64)]
-    told = "right {:.3f} of the time at 16, {:.3f} at 32 and {:.3f} at 64, there {:.3f} in the second half"
-    late = teachers[-1]["by_horizon"][-1]["accuracy"]
-    assert told.format(*(teacher["accuracy"] for teacher in teachers), late) in text
-    rows = [one for one in experiment.rows if (one["cell"], one["method"]) == ("gru", "smt")]
-    for times, told in (
-        (1, "is right {}, {} and {}: it passes"),
-        (4, "at four times that it is right {}, {} and {},"),
-    ):
+
+    def teachers(cell: str) -> tuple[list[float], float]:
+        found = [probed_teacher(experiment.runs[f"{cell}-{n}-smt-seed0"]) for n in (16, 32, 64)]
+        return [one["accuracy"] for one in found], found[-1]["by_horizon"][-1]["accuracy"]
+
+    def right(cell: str, times: int) -> list[float]:
+        rows = [one for one in experiment.rows if (one["cell"], one["method"]) == (cell, "smt")]
         tested = [one for one in rows if one["length_tested"] == times * one["length_trained"]]
-        values = [f"{one['value']:.3f}" for one in sorted(tested, key=lambda one: one["length_trained"])]
-        assert told.format(*values) in text
+        return [one["value"] for one in sorted(tested, key=lambda one: one["length_trained"])]
+
+    reference, late = teachers("gru")
+    told = "right {:.3f} of the time at 16, {:.3f} at 32 and {:.3f} at 64, there {:.3f} in the second half"
+    assert told.format(*reference, late) in text
+    assert "is right {:.3f}, {:.3f} and {:.3f}: it passes".format(*right("gru", 1)) in text
+    assert "at four times that it is right {:.3f}, {:.3f} and {:.3f},".format(*right("gru", 4)) in text
+
+    reference, late = teachers("transformer")
+    passes = [value > teacher for value, teacher in zip(right("transformer", 1), reference, strict=True)]
+    told = "with {:.3f}, {:.3f} and {:.3f}, and at 64 guesses in the second half of a row ({:.3f}); the cell passes"
+    assert told.format(*reference, late) in text and all(passes)
+    assert "each time, with {:.3f}, {:.3f} and {:.3f}.".format(*right("transformer", 1)) in text
+    assert "it does not, {:.3f} and {:.3f} at four times.".format(*right("transformer", 4)[1:]) in text
+    bptt = [one["value"] for one in experiment.rows if (one["cell"], one["method"]) == ("transformer", "bptt")]
+    assert min(bptt) > 0.9995 and "By BPTT it makes no mistake at any length" in text
 
 
 def value_of(name: str, cell: str, method: str, length: int) -> float:
@@ -441,14 +453,18 @@ def value_of(name: str, cell: str, method: str, length: int) -> float:
 
 def test_what_the_transformer_cell_learns_is_told_as_stored():
     text = " ".join((ROOT / "RESULTS.md").read_text(encoding="utf-8").split())
-    run = load("parity").runs["transformer-16-smt-seed0"]
-    near, far = (f"{value_of('parity', 'transformer', 'smt', length):.3f}" for length in (16, 256))
-    teacher = f"{probed_teacher(run)['accuracy']:.3f}"
-    assert (
-        f"passes a teacher of {teacher}, with {near}, and holds the rule for longer than the GRU: {far} at"
-        in text
+    far, of_gru = (
+        next(
+            row["value"]
+            for row in load("parity").rows
+            if (row["run"], row["length_tested"]) == (f"{cell}-16-smt-seed0", 256)
+        )
+        for cell in ("transformer", "gru")
     )
-    assert all(value_of("parity", "transformer", "bptt", length) == 1 for length in (16, 32, 64, 256))
+    assert (
+        f"holds the rule for longer than the GRU, {far:.3f} at sixteen times the length" in text
+        and far > of_gru
+    )
     pairs = {
         name: [f"{value_of(name, 'transformer', method, length):.3f}" for method in ("smt", "bptt")]
         for name, length in (("retrieval", 64), ("recall", 24), ("recall8", 24), ("modular", 16))
