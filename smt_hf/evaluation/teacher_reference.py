@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers import DynamicCache
 
 from .free_running import by_horizon
 
@@ -54,15 +55,12 @@ def evaluate_prompt(
     if (first != prompt).any() or not 0 < prompt <= reach or future < 2:
         return None
     end = min(input_ids.shape[1], prompt + future - 1)
+    following, answers = input_ids[:, prompt:end], shift_labels[:, prompt:end]
     label = teacher.encode(input_ids[:, :prompt], [prompt - 1])[:, 0]
-    following, answers = input_ids[:, prompt:end], shift_labels[:, prompt - 1 : end]
-    said = teacher.decode(label, following)
-
-    core = model.model
-    memories = [label]
-    for x in core.cell.project_inputs(core.embed_tokens(following)).unbind(1):
-        memories.append(core.cell(memories[-1], x))
-    went_on = model.lm_head(core.read_out(torch.stack(memories, dim=1)))
+    said = teacher.decode(label, following)[:, 1:]
+    state: Any = DynamicCache(config=model.config)
+    state.layers[0].write(label, prompt)
+    went_on = model(input_ids=following, past_key_values=state).logits
 
     def accuracy(logits: torch.Tensor) -> float:
         judged = answers != -100

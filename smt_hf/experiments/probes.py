@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.data import PixelSequences, load_data
-from smt_hf.data.tasks.base import SyntheticTask
 from smt_hf.data.tasks.copying import CopyTask
 from smt_hf.data.tasks.retrieval import RetrievalTask
 from smt_hf.evaluation.gradient_reach import bptt_gradient_reach, smt_gradient_reach
@@ -85,10 +84,8 @@ def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:
 
 
 def prompted(model: Any, teacher: Any, data: Any) -> dict[str, float] | None:
-    if not isinstance(data, SyntheticTask):
-        return None  # asked for from the first token on
-    rows = data.__getitems__(range(min(PROMPT_ROWS, max(1, PROMPT_TOKENS // data.sequence_length))))
-    return evaluate_prompt(model, teacher, rows["input_ids"], rows["shift_labels"])
+    rows = min(PROMPT_ROWS, max(1, PROMPT_TOKENS // data.sequence_length))
+    return evaluate_prompt(model, teacher, *validation_rows(data, rows, data.sequence_length))
 
 
 def reach(model: Any, teacher: Any, data: Any) -> list[float]:

@@ -92,11 +92,14 @@ def test_of_a_text_the_teacher_is_judged_within_its_context(tmp_path):
     assert [(part["start"], part["end"]) for part in found["teacher"]["by_horizon"]] == [(0, 32)]
     assert len(found["gradient_reach"]) == 32
     assert found["memory_map"] is None and found["images"] is None
+    assert found["prompt"] is None  # a target at the first byte
 
 
 def test_images_are_pixels_in_reading_order_with_the_given_half_kept(tmp_path):
     pytest.importorskip("sklearn")
-    found = probe(trained(tmp_path, "digits"))["images"]
+    probes_of_run = probe(trained(tmp_path, "digits"))
+    found = probes_of_run["images"]
+    assert probes_of_run["prompt"] is None  # a target at the first pixel
     assert (found["height"], found["width"], found["levels"], found["given"]) == (8, 8, 17, 32)
     for name in ("generated", "originals", "completed"):
         assert len(found[name]) == 8 and all(len(image) == 64 for image in found[name])
