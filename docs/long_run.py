@@ -49,8 +49,8 @@ def read_on(
     loss, start = torch.zeros(()), time.perf_counter()
     for t in range(tokens):
         at = t % len(ids)
-        out = model(ids[at].view(1, 1), past_key_values=state)
-        state = out.past_key_values
+        out = model(ids[at].view(1, 1), cache=state)
+        state = out.cache
         loss += F.cross_entropy(out.logits[0], labels[at : at + 1])
         read = t + 1
         if read % stretch == 0:
@@ -103,7 +103,7 @@ def generate_on(model: Any, start: torch.Tensor, tokens: int, stretch: int = STR
     out = model.generate(
         start, max_new_tokens=tokens, do_sample=True, streamer=watch, return_dict_in_generate=True
     )
-    state = out.past_key_values.layers[0].read()
+    state = out.cache.layers[0].read()
     return {
         "tokens": out.sequences.shape[1] - start.shape[1],
         "state_bytes": state.untyped_storage().nbytes(),

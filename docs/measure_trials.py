@@ -40,7 +40,7 @@ def sweep_rows(runs: list[str]) -> list[dict[str, Any]]:
         model: Any = AutoModelForCausalLM.from_pretrained(run).eval()
         for context in CONTEXTS:
             ids = x[:1, :context]
-            exact = model(ids, logits_to_keep=1).past_key_values.layers[0].memory
+            exact = model(ids, logits_to_keep=1, use_cache=True).cache.layers[0].memory
             clocks: list[Callable[[], float]] = [
                 lambda model=model, ids=ids: seconds_of(lambda: model(ids, logits_to_keep=1))
             ]
@@ -53,7 +53,7 @@ def sweep_rows(runs: list[str]) -> list[dict[str, Any]]:
             sequential, *timed = interleave(clocks, REPEATS)
             for (way, options), seconds in zip(WAYS.items(), timed, strict=True):
                 out = model.prefill(ids, **options)
-                found = out.past_key_values.layers[0].memory
+                found = out.cache.layers[0].memory
                 rows.append({
                     "run": Path(run).name, "context": context, "way": way,
                     "sequential": rate(context, sequential), "sweeps": rate(context, seconds),

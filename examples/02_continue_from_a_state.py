@@ -21,7 +21,7 @@ tokenizer = AutoTokenizer.from_pretrained(path)
 
 prompt = tokenizer("This function takes two arguments. " * 50, return_tensors="pt")
 with torch.no_grad():
-    state = model(**prompt, logits_to_keep=1).past_key_values
+    state = model(**prompt, logits_to_keep=1, use_cache=True).cache
 file = Path(tempfile.mkdtemp()) / "prompt.safetensors"
 model.save_state(state, file)
 print(f"{state.get_seq_length()} tokens read into a file of {file.stat().st_size} bytes")
@@ -33,7 +33,7 @@ state.batch_repeat_interleave(2)
 # The mask covers what the state has read as well: that is how `generate` knows the ids are only the new ones.
 seen = torch.ones(2, state.get_seq_length() + questions.shape[1], dtype=torch.long)
 output = model.generate(
-    questions, attention_mask=seen, past_key_values=state, max_new_tokens=40, return_dict_in_generate=True
+    questions, attention_mask=seen, cache=state, max_new_tokens=40, return_dict_in_generate=True
 )
 for row in output.sequences:
     print(tokenizer.decode(row))
@@ -41,7 +41,7 @@ for row in output.sequences:
 # A dialogue: the returned state has read everything but the last token, so a turn costs its own tokens only.
 turn = tokenizer(["\nThe next ", "\nThe last "], return_tensors="pt").input_ids
 turn = torch.cat([output.sequences[:, -1:], turn], dim=1)
-state = output.past_key_values
+state = output.cache
 seen = torch.ones(2, state.get_seq_length() + turn.shape[1], dtype=torch.long)
-for row in model.generate(turn, attention_mask=seen, past_key_values=state, max_new_tokens=40):
+for row in model.generate(turn, attention_mask=seen, cache=state, max_new_tokens=40):
     print(tokenizer.decode(row))

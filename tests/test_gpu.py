@@ -26,7 +26,7 @@ def test_a_run_in_bf16_on_a_gpu_reads_the_same_on_a_cpu(cell, tmp_path):
         expected = model(ids).logits
         found = model.to("cuda")(ids.cuda())
     torch.testing.assert_close(found.logits.cpu(), expected, rtol=1e-3, atol=1e-3)
-    assert found.past_key_values.layers[0].memory.is_cuda
+    assert found.cache.layers[0].memory.is_cuda
 
 
 def test_greedy_generation_is_the_same_on_both():

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 
+from smt_hf.models.library_names import STATE_NAME
+
 from .measure import (
     ProductRecorder,
     bare_products,
@@ -23,7 +25,8 @@ from .measure import (
 )
 from .models import BUILDERS, VOCAB_SIZE, TorchGRU, build_model, count_parameters
 
-STATE_NAMES = ("past_key_values", "cache_params", "state")
+# Under which the models beside ours return their states.
+STATE_NAMES = ("cache", "state") if STATE_NAME == "cache" else (STATE_NAME, "cache_params", "state")
 CONSTANT_STATE = 64  # tokens after which a state that does not grow is measured
 
 
@@ -66,7 +69,7 @@ class Subject:
         if isinstance(self.model, TorchGRU):
             return self._generate_by_hand(ids, new, state)
         clock = Clock()
-        given = {} if state is None else {"past_key_values": state}
+        given = {} if state is None else {STATE_NAME: state}
         ids = self.model.generate(
             ids, max_new_tokens=new, do_sample=False, streamer=clock, **given, **self.options
         )

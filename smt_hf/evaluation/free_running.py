@@ -41,8 +41,8 @@ def token_losses(
         # Most tasks ask at their end alone, and a readout costs more than a step of most cells.
         asked = (shift_labels[:, part] != -100).any(0).nonzero()[:, 0]
         keep = asked if len(asked) else 1  # a forward reads something out
-        outputs = model(input_ids=input_ids[:, part], past_key_values=past, use_cache=True, logits_to_keep=keep)
-        past = outputs.past_key_values
+        outputs = model(input_ids=input_ids[:, part], cache=past, use_cache=True, logits_to_keep=keep)
+        past = outputs.cache
         if not len(asked):
             continue
         logits, targets = outputs.logits.float(), shift_labels[:, start + asked]

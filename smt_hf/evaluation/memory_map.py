@@ -14,7 +14,7 @@ def memory_map(model: Any, input_ids: torch.Tensor, groups: list[str], group_by:
     variance that the plane holds, 0 … 1; 0 where all memories are equal.
     """
     outputs = model.model(input_ids=input_ids, use_cache=True, logits_to_keep=1)
-    memory = outputs.past_key_values.layers[0].read().flatten(1).double()
+    memory = outputs.cache.layers[0].read().flatten(1).double()
     left, singular, _ = torch.linalg.svd(memory - memory.mean(0), full_matrices=False)
     variance = singular.square()
     explained = variance[:2].sum() / variance.sum().clamp(min=torch.finfo(variance.dtype).tiny)

@@ -60,7 +60,7 @@ def evaluate_prompt(
     said = teacher.decode(label, following)[:, 1:]
     state: Any = DynamicCache(config=model.config)
     state.layers[0].write(label, prompt)
-    went_on = model(input_ids=following, past_key_values=state).logits
+    went_on = model(input_ids=following, cache=state).logits
 
     def accuracy(logits: torch.Tensor) -> float:
         judged = answers != -100

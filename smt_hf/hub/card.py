@@ -48,13 +48,13 @@ Read once, keep the state in a file, go on from it later:
 ```python
 import torch
 
-state = model(**tokenizer("{prompt}", return_tensors="pt"), logits_to_keep=1).past_key_values
+state = model(**tokenizer("{prompt}", return_tensors="pt"), logits_to_keep=1, use_cache=True).cache
 model.save_state(state, "read.safetensors")
 
 state = model.load_state("read.safetensors")
 more = tokenizer("{more}", return_tensors="pt").input_ids
 seen = torch.ones(1, state.get_seq_length() + more.shape[1], dtype=torch.long)
-output = model.generate(more, attention_mask=seen, past_key_values=state, max_new_tokens=40)
+output = model.generate(more, attention_mask=seen, cache=state, max_new_tokens=40)
 print(tokenizer.decode(output[0]))
 ```
 

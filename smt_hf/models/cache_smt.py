@@ -7,7 +7,13 @@ Importing this module registers the layer type "smt_memory" with `transformers`,
 from typing import Any
 
 import torch
-from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
+from transformers.cache_utils import (
+    DYNAMIC_LAYER_TYPE_MAPPING,
+    STATIC_LAYER_TYPE_MAPPING,
+    CacheLayerMixin,
+)
+
+from .library_names import check_library
 
 # Tokens that a recording state can go back; more only over the last forward, if that read out more.
 HISTORY_BOUND = 128
@@ -148,3 +154,6 @@ class StaticMemoryLayer(MemoryLayer):
 
 
 STATIC_LAYER_TYPE_MAPPING["smt_memory"] = StaticMemoryLayer
+# The dynamic one registered itself, by its `_layer_type`.
+if DYNAMIC_LAYER_TYPE_MAPPING.get("smt_memory") is not MemoryLayer:
+    check_library(["the registration of cache layers by their _layer_type"])

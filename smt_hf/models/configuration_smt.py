@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .library_names import STATE_NAMES
+
 # Raised by one when older code would compute something else from a newer config.json.
 CONFIG_VERSION = 1
 
@@ -37,7 +39,7 @@ class SMTConfig(PreTrainedConfig):
             tokens enter the cell beside memory tokens of RMS 1. Linear layers start at 1/√fan_in.
         bptt_truncation: In training mode, cut the gradient through time every so many tokens;
             `None` backpropagates through the whole sequence.
-        use_cache: Return the memory as `past_key_values`.
+        use_cache: Return the memory as `cache`.
         config_version: What the other fields mean; a checkpoint of a newer version is refused.
 
     Raises:
@@ -46,7 +48,7 @@ class SMTConfig(PreTrainedConfig):
     """
 
     model_type = "smt"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - transformers reads a class list
+    keys_to_ignore_at_inference = list(STATE_NAMES)  # noqa: RUF012 - transformers reads a class list
 
     vocab_size: int = 258
     hidden_size: int = 128

@@ -18,12 +18,14 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from .cache_smt import MemoryLayer
 from .compiled_step import compiled_step
+from .generation_state import StateGenerationMixin
+from .library_names import STATE_NAME, state_of
 from .prepacked_linear import prepacked_weights
 
 # Prepacking the weights costs what it saves in about this many tokens, read or generated.
 MIN_TOKENS_TO_PREPACK = 16
 # What `generate` hands to a model that reads ids or embeddings; anything else is not known here.
-KNOWN_INPUTS = {"attention_mask", "past_key_values", "use_cache", "logits_to_keep", "inputs_embeds"}
+KNOWN_INPUTS = {"attention_mask", STATE_NAME, "use_cache", "logits_to_keep", "inputs_embeds"}
 
 
 def is_untouched(module: Any, methods: tuple[str, ...]) -> bool:
@@ -75,7 +77,7 @@ def without_max_length(criteria: StoppingCriteriaList) -> tuple[StoppingCriteria
     return rest, min(c.max_length for c in lengths)
 
 
-class DecodingMixin:
+class DecodingMixin(StateGenerationMixin):
     """`_sample` of `SMTForCausalLM`, which is what greedy search and sampling of `generate` call."""
 
     def _step(self, memory: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +91,7 @@ class DecodingMixin:
     def _is_plain(self, generation_config: Any, synced_gpus: bool, model_kwargs: dict) -> bool:
         """Whether `_decode` does all that is asked for."""
         model: Any = self
-        state = model_kwargs.get("past_key_values")
+        state = state_of(model_kwargs)
         layer: Any = state.layers[0] if state is not None and state.layers else None
         return (
             not synced_gpus
@@ -113,7 +115,7 @@ class DecodingMixin:
 
     def _sample(
         self,
-        input_ids: torch.Tensor,
+        input_ids: Any,
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: Any,
@@ -122,7 +124,7 @@ class DecodingMixin:
         **model_kwargs: Any,
     ) -> Any:
         if not self._is_plain(generation_config, synced_gpus, model_kwargs):
-            return super()._sample(  # type: ignore[misc]  # of GenerationMixin
+            return super()._sample(  # type: ignore[misc]  # self is a protocol there
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer,
                 **model_kwargs,
             )  # fmt: skip
@@ -130,7 +132,7 @@ class DecodingMixin:
         step = None
         if (
             generation_config.compile_config is not None
-            and type(model_kwargs["past_key_values"]) is DynamicCache
+            and type(state_of(model_kwargs)) is DynamicCache
             and model.device.type == "cpu"
         ):
             tokens = input_ids.new_zeros(len(input_ids))
@@ -151,7 +153,7 @@ class DecodingMixin:
         self, outputs, step, input_ids, logits_processor, stopping_criteria, generation_config, streamer
     ):
         """From the outputs of the prompt to the answer of `generate`."""
-        state = outputs.past_key_values
+        state = state_of(outputs)
         layer = cast(MemoryLayer, state.layers[0])
         # In strides of its own: those of a prompt would be another program.
         memory = cast(torch.Tensor, layer.memory).clone(memory_format=torch.contiguous_format)
@@ -199,4 +201,4 @@ class DecodingMixin:
         ids: Any = buffer.read().clone()
         if not detailed:
             return ids
-        return GenerateDecoderOnlyOutput(sequences=ids, scores=scores, logits=raw_logits, past_key_values=state)
+        return GenerateDecoderOnlyOutput(sequences=ids, scores=scores, logits=raw_logits, **{STATE_NAME: state})

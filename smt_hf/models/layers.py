@@ -17,9 +17,14 @@ def token_mask(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor
     """attention_mask (B, ≥T) → which of its last `length` = T tokens are real, (B, T, 1, 1) bool."""
     if attention_mask is None:
         return None
-    if attention_mask.shape[-1] < length:
+    if attention_mask.ndim != 2:
         raise ValueError(
-            f"attention_mask has {attention_mask.shape[-1]} columns for {length} tokens; it must have at least "
+            f"attention_mask has shape {tuple(attention_mask.shape)}; it must be rows by tokens, since a "
+            f"memory cannot hide a token from some of the others."
+        )
+    if attention_mask.shape[1] < length:
+        raise ValueError(
+            f"attention_mask has {attention_mask.shape[1]} columns for {length} tokens; it must have at least "
             f"as many."
         )
     return attention_mask[:, -length:].bool()[:, :, None, None]

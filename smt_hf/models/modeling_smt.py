@@ -3,7 +3,7 @@
 B rows, T tokens, K memory tokens of width D, V token ids. Glossary: `cell_base`.
 """
 
-from typing import cast
+from typing import Unpack, cast
 
 import torch
 from torch import nn
@@ -19,7 +19,16 @@ from .cache_smt import HISTORY_BOUND, MemoryLayer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .decoding_smt import DecodingMixin
+from .keywords import LossKeywords, RowKeywords, document_starts, refuse_unknown
 from .layers import init_weights, normalize_memory, token_mask
+from .library_names import (
+    STATE_NAME,
+    STATE_NAMES,
+    LMOutputWithState,
+    ModelOutputWithState,
+    state_of,
+    takes_state,
+)
 from .prefill_smt import PrefillMixin
 from .readout import Readout
 from .state_smt import StateMixin
@@ -27,35 +36,6 @@ from .state_smt import StateMixin
 # Tokens between two stored memories under activation checkpointing: the memories kept are T/64, the
 # activations of one chunk 64, so their sum is near its least for sequences of a few thousand tokens.
 CHECKPOINT_CHUNK = 64
-
-
-def document_starts(
-    position_ids: torch.Tensor | None, seq_idx: torch.Tensor | None, mask: torch.Tensor | None
-) -> torch.Tensor | None:
-    """Tokens that begin another document of a packed row, (B or 1, T, 1, 1) bool; None if nothing is packed.
-
-    The first column never counts: before it stands m_∅, or the state that was given.
-    """
-    if seq_idx is not None:
-        starts = seq_idx != seq_idx.roll(1, dims=1)
-    elif position_ids is not None:
-        starts = position_ids == 0
-    else:
-        return None
-    starts = starts[:, :, None, None].clone()
-    starts[:, 0] = False
-    return starts if mask is None else starts & mask
-
-
-def tokens_read_twice(given: int, generation_config, model_kwargs: dict) -> int:
-    """How many tokens a state has read, if `generate` takes the `given` tokens for the whole text; else 0.
-
-    It tells a whole text from new tokens by the width of the mask alone.
-    """
-    state, mask = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask")
-    # A mask of ones alone has been dropped by now, and its width noted.
-    width = getattr(generation_config, "_mask_length", None) if mask is None else mask.shape[1]
-    return int(state.get_seq_length()) if state is not None and width == given else 0
 
 
 class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
@@ -67,7 +47,7 @@ class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
     _is_stateful = False
     _can_compile_fullgraph = True
     _supports_context_parallel = False
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 - transformers reads a class list
+    _skip_keys_device_placement = list(STATE_NAMES)  # noqa: RUF012 - transformers reads a class list
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -101,7 +81,7 @@ class SMTModel(SMTPreTrainedModel):
         if memory.shape[0] != batch_size:
             raise ValueError(
                 f"the state holds {memory.shape[0]} row(s) but the input has {batch_size}; repeat or select "
-                f"the state with past_key_values.batch_repeat_interleave or batch_select_indices."
+                f"the state with cache.batch_repeat_interleave or batch_select_indices."
             )
         return memory
 
@@ -138,29 +118,31 @@ class SMTModel(SMTPreTrainedModel):
                 kept.append(chunk[:, max(0, keep_from - start) :])
         return memory, torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
 
+    @can_return_tuple
+    @takes_state
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[RowKeywords],
     ) -> BaseModelOutputWithPast:
         """Read T more tokens.
 
         input_ids (B, T) or inputs_embeds (B, T, D). attention_mask (B, ≥T): the last T columns say which
         tokens are real; a padded token leaves the memory as it is, m = where(mask_t, f(m, x_t), m).
-        past_key_values: the memory so far; m_∅ without it. logits_to_keep: read out only the last n
-        timesteps (0: all), or those that an index tensor names.
-        Packed rows: position_ids (B or 1, T) that start anew at 0, or seq_idx (B, T), the number of the
-        document (keywords, as trl and transformers pass them), reset the memory to m_∅ at every document.
+        cache: the memory so far; m_∅ without it (past_key_values is its name before transformers 5.24).
+        logits_to_keep: read out only the last n timesteps (0: all), or those that an index tensor names.
+        kwargs: `RowKeywords`. The documents of packed rows that they tell each begin with m_∅.
 
-        Returns last_hidden_state (B, T or n, D) and, with use_cache, the memory after token T.
+        Returns last_hidden_state (B, T or n, D) and, with use_cache, as cache the memory after token T.
         Raises ValueError for both or neither of input_ids and inputs_embeds, for an empty input, and for a
-        state of another batch size.
+        state of another batch size; TypeError for a keyword that is not known.
         """
+        refuse_unknown(cast(dict, kwargs), RowKeywords)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -169,13 +151,13 @@ class SMTModel(SMTPreTrainedModel):
         if length == 0:
             raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
 
-        layer = None if past_key_values is None else cast(MemoryLayer, past_key_values.layers[0])
+        layer = None if cache is None else cast(MemoryLayer, cache.layers[0])
         memory = self.memory_before(layer, batch)
         mask = token_mask(attention_mask, length)
-        starts = document_starts(kwargs.get("position_ids"), kwargs.get("seq_idx"), mask)
+        starts = document_starts(kwargs, mask, inputs_embeds.shape[:2])
 
         last = logits_to_keep if isinstance(logits_to_keep, int) else 0
         keep_from = max(0, length - last) if last else 0
@@ -199,10 +181,12 @@ class SMTModel(SMTPreTrainedModel):
         elif logits_to_keep:
             memories = memories[:, -logits_to_keep:]
         hidden = self.read_out(memories)
-        return BaseModelOutputWithPast(
+        keep_hidden = kwargs.get("output_hidden_states")
+        keep_hidden = self.config.output_hidden_states if keep_hidden is None else keep_hidden
+        return ModelOutputWithState(
             last_hidden_state=hidden,
-            past_key_values=past_key_values if use_cache else None,
-            hidden_states=(inputs_embeds, hidden) if kwargs.get("output_hidden_states") else None,
+            hidden_states=(inputs_embeds, hidden) if keep_hidden else None,
+            **{STATE_NAME: cache if use_cache else None},
         )
 
     def read_out(self, memories: torch.Tensor) -> torch.Tensor:
@@ -225,82 +209,50 @@ class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    @staticmethod
-    def create_masks_for_generate(inputs_embeds, attention_mask=None, is_first_iteration=False, **kwargs):
-        """What `generate` passes on of its mask: the columns of the tokens at hand, (B, T).
-
-        None for a token that was just generated, which is never padding: a mask that grows would make
-        `torch.compile` start again at every token.
-        """
-        length = inputs_embeds.shape[1]
-        if attention_mask is None or (length == 1 and not is_first_iteration):
-            return None
-        return attention_mask[:, -length:].contiguous()
-
-    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
-        embeds = model_kwargs.get("inputs_embeds")
-        given = input_ids.shape[1] if embeds is None else embeds.shape[1]
-        seen = tokens_read_twice(given, generation_config, model_kwargs)
-        # Fewer than the state has read: `generate` would cut them all off the front, or wrong ones.
-        if seen > 0 and given <= seen:
-            raise ValueError(
-                f"the state has read {seen} token(s), the input has {given}; pass the whole text, or only its "
-                f"{given} new token(s) with an attention_mask of {seen + given} columns."
-            )
-        # transformers types self of both as a protocol that no one class meets.
-        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
-
-    def _get_candidate_generator(
-        self, generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
-    ):
-        given = input_ids.shape[1]
-        if seen := tokens_read_twice(given, generation_config, model_kwargs):
-            # Assisted decoding cuts nothing off the front: it would read the whole text once more.
-            raise ValueError(
-                f"the state has read {seen} token(s), the input has {given}; assisted decoding goes on from a "
-                f"state with the new tokens alone and an attention_mask of {seen} more columns than these."
-            )
-        return super()._get_candidate_generator(  # type: ignore[misc]
-            generation_config, input_ids, inputs_tensor, logits_processor, model_kwargs, *args, **kwargs
-        )
-
     @can_return_tuple
+    @takes_state
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[LossKeywords],
     ) -> CausalLMOutputWithPast:
         """As `SMTModel.forward`, with logits (B, T or n, V) and, given labels, the loss in nats per token.
 
-        labels (B, T) are unshifted, as everywhere in `transformers`; `shift_labels` (a keyword) are aligned
-        with the logits. −100 is ignored.
+        labels (B, T) are unshifted, as everywhere in `transformers`. kwargs: `LossKeywords`; shift_labels are
+        aligned with the logits. −100 is ignored.
         """
+        refuse_unknown(cast(dict, kwargs), LossKeywords)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
-            output_hidden_states=kwargs.pop("output_hidden_states", self.config.output_hidden_states),
-            position_ids=kwargs.get("position_ids"),
-            seq_idx=kwargs.get("seq_idx"),
+            return_dict=True,
+            **{name: value for name, value in kwargs.items() if name in RowKeywords.__annotations__},
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None or kwargs.get("shift_labels") is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=kwargs.get("num_items_in_batch"),
+                shift_labels=kwargs.get("shift_labels"),
+            )
+        return LMOutputWithState(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
+            **{STATE_NAME: state_of(outputs)},
         )
 
     _forward_of_step = forward  # a subclass with a forward of its own is decoded by `transformers`

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from .layers import token_mask
+from .library_names import takes_state
 
 
 class PrefillOutput(NamedTuple):
@@ -19,10 +20,15 @@ class PrefillOutput(NamedTuple):
     settle. fallbacks: chunks that did not, and were read one token after another.
     """
 
-    past_key_values: Cache
+    cache: Cache
     residual: float
     sweeps: int
     fallbacks: int
+
+    @property
+    def past_key_values(self) -> Cache:
+        """The state, by its name before transformers 5.24."""
+        return self.cache
 
 
 def sweep(cell, memory, inputs, mask, tolerance: float, max_sweeps: int):
@@ -48,9 +54,10 @@ def sweep(cell, memory, inputs, mask, tolerance: float, max_sweeps: int):
 
 
 class PrefillMixin:
+    @takes_state
     @torch.no_grad()
     def prefill(
-        self, input_ids: torch.Tensor, past_key_values: Cache | None = None,
+        self, input_ids: torch.Tensor, cache: Cache | None = None,
         attention_mask: torch.Tensor | None = None, *,
         tolerance: float = 1e-4, max_sweeps: int = 64, chunk: int = 256,
     ) -> PrefillOutput:  # fmt: skip
@@ -63,7 +70,7 @@ class PrefillMixin:
         if not (tolerance >= 0 and max_sweeps >= 1 and chunk >= 1):
             raise ValueError(f"{tolerance=}, {max_sweeps=}, {chunk=} must be at least 0, 1 and 1.")
         core: Any = self.base_model  # type: ignore[attr-defined]  # of PreTrainedModel
-        state: Any = DynamicCache(config=core.config) if past_key_values is None else past_key_values
+        state: Any = DynamicCache(config=core.config) if cache is None else cache
         memory = core.memory_before(state.layers[0], len(input_ids))
         mask = token_mask(attention_mask, input_ids.shape[1])
         residual, sweeps, fallbacks = 0.0, 0, 0

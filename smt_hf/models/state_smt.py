@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from .cache_smt import MemoryLayer
 from .layers import normalize_memory
+from .library_names import takes_state
 
 STATE_FORMAT = "smt_state"
 STATE_VERSION = 1
@@ -30,14 +31,20 @@ class StateMixin:
         memory = core.initial_memory.detach().cpu()
         return normalize_memory(memory, self.config.rms_norm_eps)  # type: ignore[attr-defined]
 
-    def save_state(self, past_key_values: Cache, path: str | os.PathLike, overwrite: bool = False) -> None:
+    @takes_state
+    def save_state(self, cache: Cache | None, path: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the state that `forward` or `generate` returned: a few kilobytes, whatever it has read.
 
         Raises ValueError for a state that has read nothing, FileExistsError for a path that is taken.
         """
         path = Path(path)
+        if cache is None:
+            raise ValueError(
+                "there is no state to save; call the model with use_cache=True, which Trainer switches off in "
+                "the config."
+            )
         # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
-        memory = getattr(past_key_values.layers[0], "memory", None)
+        memory = getattr(cache.layers[0], "memory", None)
         if memory is None:
             raise ValueError("the state has read nothing yet; there is nothing to save.")
         if path.exists() and not overwrite:
@@ -46,7 +53,7 @@ class StateMixin:
         about = {
             "format": STATE_FORMAT,
             "version": str(STATE_VERSION),
-            "num_tokens": str(int(past_key_values.get_seq_length())),
+            "num_tokens": str(int(cache.get_seq_length())),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")  # whole or absent
@@ -54,7 +61,7 @@ class StateMixin:
         part.replace(path)
 
     def load_state(self, path: str | os.PathLike) -> DynamicCache:
-        """Read a saved state, ready to be passed as `past_key_values`, on this model's device.
+        """Read a saved state, ready to be passed as `cache`, on this model's device.
 
         Raises FileNotFoundError, and ValueError for a file that is no state, is of a newer format, or was
         made by another model.

@@ -35,7 +35,7 @@ def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[di
     model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        output: Any = model.generate(  # type: ignore[misc]  # the library's wrapper hides `self`
+        output: Any = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
             max_new_tokens=NEW_TOKENS,

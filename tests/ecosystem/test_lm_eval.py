@@ -89,8 +89,8 @@ def log_probability(model: SMTForCausalLM, context: list[int], continuation: lis
     for i, token in enumerate(context + continuation):
         if i >= len(context):
             total += logits[0, -1].log_softmax(-1)[token].item()
-        out = model(torch.tensor([[token]]), past_key_values=state, use_cache=True)
-        state, logits = out.past_key_values, out.logits
+        out = model(torch.tensor([[token]]), cache=state, use_cache=True)
+        state, logits = out.cache, out.logits
     return total
 
 

@@ -10,6 +10,7 @@ from tiny_checkpoints import CELLS, byte_ids, needs, tiny_model
 from transformers import GenerationConfig
 
 from smt_hf import SMTForCausalLM
+from smt_hf.models.library_names import STATE_NAME
 
 pytestmark = [
     *needs("onnx", "onnxruntime", "onnxscript"),
@@ -18,7 +19,7 @@ pytestmark = [
 ]
 
 RECIPE = Path(__file__).parents[2] / "docs" / "export.md"
-MEMORY, NUM_TOKENS = (f"past_key_values.layers.0.{name}" for name in ("memory", "num_tokens"))
+MEMORY, NUM_TOKENS = (f"{STATE_NAME}.layers.0.{name}" for name in ("memory", "num_tokens"))
 
 
 def sessions(model: SMTForCausalLM, folder: Path, ids: torch.Tensor, mask: torch.Tensor, dynamic: bool) -> Any:

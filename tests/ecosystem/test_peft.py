@@ -24,7 +24,7 @@ def adapted(model: SMTForCausalLM) -> Any:
 
 @torch.no_grad()
 def memory_after(model: Any) -> torch.Tensor:
-    return model(input_ids=byte_ids(TEXT), use_cache=True).past_key_values.layers[0].memory
+    return model(input_ids=byte_ids(TEXT), use_cache=True).cache.layers[0].memory
 
 
 def cell_layers(model: Any) -> dict[str, Any]:

@@ -33,4 +33,5 @@ if __name__ == "__main__":
                 assert parameter.grad is None, name
             else:
                 torch.testing.assert_close(parameter.grad.full_tensor(), gradient, rtol=1e-3, atol=1e-5)
+    dist.barrier()  # else the first to leave can take the threads of the other down
     dist.destroy_process_group()

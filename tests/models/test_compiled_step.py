@@ -82,13 +82,13 @@ def test_the_state_of_a_compiled_run_goes_on_with_and_without_a_program():
     ids, state = prompt(2), None
     for compiled in (config, None, config):
         out = generate(
-            model, ids, past_key_values=state, compile_config=compiled, return_dict_in_generate=True, **OPTIONS
+            model, ids, cache=state, compile_config=compiled, return_dict_in_generate=True, **OPTIONS
         )
-        ids, state = out.sequences, out.past_key_values
+        ids, state = out.sequences, out.cache
     assert torch.equal(ids, greedy(model, prompt(2), 3 * NEW))
     assert len(graphs) == 1
     with torch.no_grad():
-        expected = memory_of(model(ids[:, :-1], use_cache=True).past_key_values)
+        expected = memory_of(model(ids[:, :-1], use_cache=True).cache)
     torch.testing.assert_close(memory_of(state), expected)
 
 

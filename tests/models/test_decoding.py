@@ -55,8 +55,8 @@ def assert_same(one: Any, other: Any) -> None:
     for name in ("scores", "logits"):
         assert len(one[name]) == len(other[name]) == one.sequences.shape[1] - 5
         assert all(torch.equal(x, y) for x, y in zip(one[name], other[name], strict=True))
-    assert torch.equal(memory_of(one.past_key_values), memory_of(other.past_key_values))
-    assert int(one.past_key_values.get_seq_length()) == int(other.past_key_values.get_seq_length())
+    assert torch.equal(memory_of(one.cache), memory_of(other.cache))
+    assert int(one.cache.get_seq_length()) == int(other.cache.get_seq_length())
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -93,8 +93,8 @@ def test_embeddings_and_a_given_state_go_through_our_loop_too(loops):
         loops(loop)
         first = generate(model, inputs_embeds=embeds, max_new_tokens=6, return_dict_in_generate=True)
         whole = torch.cat([prompt(2), first.sequences], dim=1)
-        state = first.past_key_values
-        runs.append(generate(model, whole, past_key_values=state, max_new_tokens=6))
+        state = first.cache
+        runs.append(generate(model, whole, cache=state, max_new_tokens=6))
     assert torch.equal(*runs)
     assert torch.equal(runs[0], greedy(model, prompt(2), 12))
 
@@ -212,15 +212,15 @@ class BreaksOff(BaseStreamer):
 def test_a_run_that_is_broken_off_leaves_the_state_at_what_has_been_read():
     model = talking_model()
     with torch.no_grad():
-        state = model(prompt()).past_key_values
+        state = model(prompt()).cache
     new = random_ids(1, 2, seed=4)
     whole = torch.cat([prompt(), new], dim=1)
     with pytest.raises(KeyboardInterrupt):
-        generate(model, whole, past_key_values=state, max_new_tokens=NEW, streamer=BreaksOff(4))
+        generate(model, whole, cache=state, max_new_tokens=NEW, streamer=BreaksOff(4))
     read = greedy(model, whole, 3)
     assert int(state.get_seq_length()) == read.shape[1]
     with torch.no_grad():
-        torch.testing.assert_close(memory_of(state), memory_of(model(read).past_key_values))
+        torch.testing.assert_close(memory_of(state), memory_of(model(read).cache))
 
 
 # ------------------------------------------------------------------ prepacked weights

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, StaticCache
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from smt_hf import SMTForCausalLM
+from smt_hf.models.library_names import STATE_NAME
 
 RECIPE = Path(__file__).parents[2] / "docs" / "export.md"
 
@@ -35,15 +36,15 @@ def empty_state(model: SMTForCausalLM) -> Any:
 
 @torch.no_grad()
 def assert_programs_equal_the_model(programs: Any, model: SMTForCausalLM, ids: Any, mask: Any) -> None:
-    out = programs["prefill"](input_ids=ids, attention_mask=mask, past_key_values=empty_state(model))
+    out = programs["prefill"](input_ids=ids, attention_mask=mask, **{STATE_NAME: empty_state(model)})
     torch.testing.assert_close(out.logits, model(ids, attention_mask=mask).logits, rtol=0, atol=1e-5)
     for step in range(3):
         token = random_ids(len(ids), 1, seed=20 + step)
         ids, mask = torch.cat([ids, token], dim=1), torch.cat([mask, torch.ones_like(token)], dim=1)
-        out = programs["decode"](input_ids=token, past_key_values=out.past_key_values)
+        out = programs["decode"](input_ids=token, **{STATE_NAME: out.cache})
         expected = model(ids, attention_mask=mask).logits[:, -1:]
         torch.testing.assert_close(out.logits, expected, rtol=0, atol=1e-5)
-        assert int(out.past_key_values.get_seq_length()) == ids.shape[1]
+        assert int(out.cache.get_seq_length()) == ids.shape[1]
 
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
@@ -70,9 +71,9 @@ def test_decoding_alone_reads_a_prompt_of_any_length_after_its_first_token():
     programs = exported(model, first, torch.ones_like(first), dynamic=False)
     ids = random_ids(1, 9, seed=7)
     with torch.no_grad():
-        out = programs["prefill"](input_ids=ids[:, :1], past_key_values=empty_state(model))
+        out = programs["prefill"](input_ids=ids[:, :1], **{STATE_NAME: empty_state(model)})
         for token in ids[:, 1:].split(1, dim=1):
-            out = programs["decode"](input_ids=token, past_key_values=out.past_key_values)
+            out = programs["decode"](input_ids=token, **{STATE_NAME: out.cache})
         torch.testing.assert_close(out.logits, model(ids).logits[:, -1:], rtol=0, atol=1e-5)
 
 
@@ -82,6 +83,8 @@ def test_the_documented_recipe_generates_what_the_model_does(tmp_path):
     recipe = RECIPE.read_text("utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     with torch.no_grad():
-        exec(recipe.replace("path/to/model", tmp_path.as_posix()), names)
+        # The programs take the state by the name that this version of transformers has for it.
+        recipe = recipe.replace("cache=", f"{STATE_NAME}=").replace("path/to/model", tmp_path.as_posix())
+        exec(recipe, names)
     expected = generate(model, names["prompt"][:, :5], max_new_tokens=8, do_sample=False)
     assert torch.equal(names["prompt"], expected)

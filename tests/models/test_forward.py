@@ -38,8 +38,8 @@ def read_in_parts(model: SMTForCausalLM, ids: torch.Tensor, mask: torch.Tensor, 
     state, logits, start = None, [], 0
     for size in sizes:
         end = start + size
-        out = model(ids[:, start:end], attention_mask=mask[:, :end], past_key_values=state)
-        state = out.past_key_values
+        out = model(ids[:, start:end], attention_mask=mask[:, :end], cache=state)
+        state = out.cache
         logits.append(out.logits)
         start = end
     return torch.cat(logits, dim=1), state
@@ -67,7 +67,7 @@ def test_padded_rows_equal_rows_alone_at_once_stepwise_and_in_chunks(cell, side)
         logits, state = read_in_parts(model, ids, mask, sizes)
         for i, row in enumerate(rows):
             torch.testing.assert_close(logits[i][mask[i].bool()], alone[i], rtol=0, atol=1e-5)
-            memory = memory_of(model(row[None]).past_key_values)[0]
+            memory = memory_of(model(row[None]).cache)[0]
             torch.testing.assert_close(memory_of(state)[i], memory, rtol=0, atol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_memory_after_x3_sees_x0_to_x3_and_never_x4(cell):
     model = tiny_model(cell)
     ids = random_ids(1, 5)
     logits = model(ids).logits[0]
-    memory = memory_of(model(ids[:, :4]).past_key_values)
+    memory = memory_of(model(ids[:, :4]).cache)
     hidden = model.model.readout(memory)
     torch.testing.assert_close(logits[3], model.lm_head(hidden)[0, 0], rtol=0, atol=1e-5)
     for t in range(5):
@@ -130,7 +130,7 @@ def test_logits_to_keep_n_equals_the_last_n_also_across_inner_chunks(kept):
     everything = model(ids, attention_mask=mask)
     last = model(ids, attention_mask=mask, logits_to_keep=kept)
     torch.testing.assert_close(last.logits, everything.logits[:, -kept:])
-    torch.testing.assert_close(memory_of(last.past_key_values), memory_of(everything.past_key_values))
+    torch.testing.assert_close(memory_of(last.cache), memory_of(everything.cache))
 
 
 @torch.no_grad()
@@ -175,7 +175,7 @@ def test_tuple_output_holds_the_same_logits():
 
 @torch.no_grad()
 def test_without_use_cache_no_state_is_returned():
-    assert tiny_model()(random_ids(1, 3), use_cache=False).past_key_values is None
+    assert tiny_model()(random_ids(1, 3), use_cache=False).cache is None
 
 
 def hand_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

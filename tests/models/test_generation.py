@@ -202,7 +202,7 @@ def test_continuing_from_the_returned_state_equals_one_run(cell):
     model = talking_model(cell)
     options: dict[str, Any] = dict(max_new_tokens=6, do_sample=False, return_dict_in_generate=True)
     first = generate(model, prompt(2), **options)
-    second = generate(model, first.sequences, past_key_values=first.past_key_values, **options)
+    second = generate(model, first.sequences, cache=first.cache, **options)
     assert torch.equal(second.sequences, greedy(model, prompt(2), 12))
 
 
@@ -212,7 +212,7 @@ def test_continuing_a_dialogue_reads_only_the_new_tokens(monkeypatch):
     first = generate(model, prompt(), **options)
     turn = torch.cat([first.sequences, random_ids(1, 4, seed=6)], dim=1)
     lengths = record_lengths(model, monkeypatch)
-    second = generate(model, turn, past_key_values=first.past_key_values, **options)
+    second = generate(model, turn, cache=first.cache, **options)
     assert lengths == [5] + [1] * 5  # the last token of the first answer and the four new ones
     monkeypatch.undo()
     assert torch.equal(second.sequences, greedy(model, turn, 6))
@@ -221,9 +221,9 @@ def test_continuing_a_dialogue_reads_only_the_new_tokens(monkeypatch):
 def test_the_returned_state_has_read_all_but_the_last_token():
     model = talking_model()
     out = generate(model, prompt(2), max_new_tokens=6, do_sample=False, return_dict_in_generate=True)
-    assert out.past_key_values.get_seq_length() == 10
-    expected = memory_of(model(out.sequences[:, :-1]).past_key_values)
-    torch.testing.assert_close(memory_of(out.past_key_values), expected, rtol=0, atol=1e-5)
+    assert out.cache.get_seq_length() == 10
+    expected = memory_of(model(out.sequences[:, :-1]).cache)
+    torch.testing.assert_close(memory_of(out.cache), expected, rtol=0, atol=1e-5)
 
 
 def test_num_return_sequences_samples_each_copy_of_each_prompt():
@@ -276,5 +276,5 @@ def test_generate_keeps_no_graph_and_leaves_the_weights_alone():
     model = talking_model().train()
     before = {name: p.clone() for name, p in model.named_parameters()}
     out = generate(model, prompt(), max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-    assert memory_of(out.past_key_values).grad_fn is None
+    assert memory_of(out.cache).grad_fn is None
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())

@@ -50,8 +50,8 @@ def test_in_half_precision_both_caches_hold_the_same_float32_memory(cell):
     dynamic = greedily(model, prompt(2), **options)
     static = greedily(model, prompt(2), cache_implementation="static", **options)
     assert torch.equal(static.sequences, dynamic.sequences)
-    assert torch.equal(memory_of(static.past_key_values), memory_of(dynamic.past_key_values))
-    assert memory_of(static.past_key_values).dtype == torch.float32
+    assert torch.equal(memory_of(static.cache), memory_of(dynamic.cache))
+    assert memory_of(static.cache).dtype == torch.float32
 
 
 @torch.no_grad()
@@ -61,13 +61,13 @@ def test_a_static_state_stays_at_its_address_and_equals_the_dynamic_one():
     state: Any = StaticCache(config=model.config, max_cache_len=1)  # the memory needs no length
     layer = state.layers[0]
     assert isinstance(layer, StaticMemoryLayer)
-    model(ids[:, :4], past_key_values=state)
+    model(ids[:, :4], cache=state)
     addresses = memory_of(state).data_ptr(), layer.num_tokens.data_ptr()
     for start in (4, 5, 7):
-        model(ids[:, start : start + 2 if start > 4 else 5], past_key_values=state)
+        model(ids[:, start : start + 2 if start > 4 else 5], cache=state)
     state.reorder_cache(torch.tensor([1, 0]))
     assert addresses == (memory_of(state).data_ptr(), layer.num_tokens.data_ptr())
-    torch.testing.assert_close(memory_of(state), memory_of(model(ids[[1, 0]]).past_key_values))
+    torch.testing.assert_close(memory_of(state), memory_of(model(ids[[1, 0]]).cache))
     assert int(state.get_seq_length()) == 9
     with pytest.raises(ValueError) as error:
         state.activate_past_recording()
@@ -79,10 +79,10 @@ def test_a_static_state_that_was_reset_starts_cold():
     model = talking_model()
     state: Any = StaticCache(config=model.config, max_cache_len=8)
     expected = model(prompt(2)).logits
-    model(random_ids(2, 3), past_key_values=state)
+    model(random_ids(2, 3), cache=state)
     state.reset()
     assert int(state.get_seq_length()) == 0
-    torch.testing.assert_close(model(prompt(2), past_key_values=state).logits, expected)
+    torch.testing.assert_close(model(prompt(2), cache=state).logits, expected)
     assert int(state.get_seq_length()) == 5
 
 
@@ -90,7 +90,7 @@ def test_a_returned_static_state_goes_on_exactly():
     model = talking_model()
     options: dict[str, Any] = dict(max_new_tokens=6, return_dict_in_generate=True)
     first = greedily(model, prompt(2), cache_implementation="static", **options)
-    second = greedily(model, first.sequences, past_key_values=first.past_key_values, **options)
+    second = greedily(model, first.sequences, cache=first.cache, **options)
     assert torch.equal(second.sequences, greedy(model, prompt(2), 12))
 
 
@@ -137,7 +137,7 @@ def test_full_ids_or_new_ids_with_the_full_mask_both_go_on_exactly(options):
 
     def state() -> Any:
         with torch.no_grad():
-            cache: Any = model(ids, attention_mask=mask).past_key_values
+            cache: Any = model(ids, attention_mask=mask).cache
         return cache
 
     full = torch.cat([ids, turn], dim=1)
@@ -145,7 +145,7 @@ def test_full_ids_or_new_ids_with_the_full_mask_both_go_on_exactly(options):
     for given in (full, turn):
         cache = state()
         cache.batch_repeat_interleave(beams)
-        out = greedily(model, given, attention_mask=new_mask, past_key_values=cache, **options)
+        out = greedily(model, given, attention_mask=new_mask, cache=cache, **options)
         assert torch.equal(out[:, given.shape[1] :], expected[:, full.shape[1] :])
 
 
@@ -154,11 +154,11 @@ def test_full_ids_or_new_ids_with_the_full_mask_both_go_on_exactly(options):
 def test_new_ids_without_the_full_mask_are_an_error_that_says_what_to_pass(new, options):
     model = talking_model()
     kind, options = options.get("cache"), {k: v for k, v in options.items() if k != "cache"}
-    state = first_turn(model, cache_implementation=kind).past_key_values
+    state = first_turn(model, cache_implementation=kind).cache
     memory = memory_of(state).clone()
     for mask in (None, torch.ones(2, new, dtype=torch.long), pad([random_ids(new), random_ids(1)], "left")[1]):
         with pytest.raises(ValueError) as error:
-            greedily(model, random_ids(2, new), past_key_values=state, attention_mask=mask, **options)
+            greedily(model, random_ids(2, new), cache=state, attention_mask=mask, **options)
         named = (
             "has read 10 token(s)",
             f"input has {new}",
@@ -171,10 +171,10 @@ def test_new_ids_without_the_full_mask_are_an_error_that_says_what_to_pass(new, 
 
 def test_new_embeddings_without_the_full_length_are_an_error_too():
     model = talking_model()
-    state = first_turn(model).past_key_values
+    state = first_turn(model).cache
     embeds = model.get_input_embeddings()(random_ids(2, 4)).detach()
     with pytest.raises(ValueError, match="has read 10 token"):
-        greedily(model, inputs_embeds=embeds, past_key_values=state)
+        greedily(model, inputs_embeds=embeds, cache=state)
 
 
 def test_assisted_decoding_goes_on_from_a_state_with_new_ids_and_refuses_the_whole_text():
@@ -184,10 +184,10 @@ def test_assisted_decoding_goes_on_from_a_state_with_new_ids_and_refuses_the_who
     expected = greedy(model, whole)[:, 9:]
     for options in ({"assistant_model": drafting(talking_model("gru"), 3)}, {"prompt_lookup_num_tokens": 3}):
         with torch.no_grad():
-            state = model(ids).past_key_values
+            state = model(ids).cache
         with pytest.raises(ValueError) as error:
-            greedily(model, whole, past_key_values=state, **options)
+            greedily(model, whole, cache=state, **options)
         assert is_one_sentence(error.value, "has read 5 token(s)", "input has 9", "5 more columns")
         mask = torch.ones(1, 9, dtype=torch.long)
-        out = greedily(model, turn, attention_mask=mask, past_key_values=state, **options)
+        out = greedily(model, turn, attention_mask=mask, cache=state, **options)
         assert torch.equal(out[:, 4:], expected)

@@ -107,7 +107,7 @@ def test_bfloat16_weights_load_and_the_state_stays_float32(cell, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
     out = loaded(random_ids(2, 9))
-    memory = memory_of(out.past_key_values)
+    memory = memory_of(out.cache)
     assert out.logits.dtype == torch.bfloat16
     assert memory.dtype == torch.float32
     torch.testing.assert_close(memory.pow(2).mean(-1).sqrt(), torch.ones(2, 4), rtol=0, atol=1e-4)
@@ -227,10 +227,10 @@ for folder in sorted(source.iterdir()):
     if again != "-":
         model.save_pretrained(Path(again) / folder.name)
 for name, model in loaded.items():  # the states of each, after the code of all has been loaded
-    state = model(ids[:, :3]).past_key_values
+    state = model(ids[:, :3]).cache
     model.save_state(state, source.parent / "state", overwrite=True)
-    later = model(ids[:, 3:], past_key_values=model.load_state(source.parent / "state")).logits
-    assert torch.equal(later, model(ids[:, 3:], past_key_values=state).logits), name
+    later = model(ids[:, 3:], cache=model.load_state(source.parent / "state")).logits
+    assert torch.equal(later, model(ids[:, 3:], cache=state).logits), name
 print(json.dumps(found))
 """
 

@@ -1,8 +1,11 @@
 """Documents packed into one row do not leak into each other."""
 
+from typing import Any
+
 import pytest
 import torch
-from tiny_models import BUILT_IN_CELLS, pad, random_ids, tiny_model
+from tiny_models import BUILT_IN_CELLS, is_one_sentence, pad, random_ids, tiny_model
+from transformers import DataCollatorWithFlattening
 
 LENGTHS = (5, 1, 4)
 
@@ -15,13 +18,14 @@ def packed() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tens
     return documents, torch.cat(documents)[None], positions[None], numbers[None]
 
 
-@pytest.mark.parametrize("key", ["position_ids", "seq_idx"])
+@pytest.mark.parametrize("key", ["position_ids", "seq_idx", "cu_seq_lens_q"])
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 @torch.no_grad()
 def test_each_document_reads_as_if_alone(cell, key):
     model = tiny_model(cell)
     documents, ids, positions, numbers = packed()
-    flags = {key: positions if key == "position_ids" else numbers}
+    ends = torch.tensor([0, *LENGTHS]).cumsum(0).int()
+    flags: dict[str, Any] = {key: dict(position_ids=positions, seq_idx=numbers, cu_seq_lens_q=ends)[key]}
     logits = model(ids, **flags).logits
     alone = torch.cat([model(document[None]).logits for document in documents], dim=1)
     torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
@@ -51,8 +55,8 @@ def test_padding_positions_do_not_reset_and_a_state_is_kept():
         expected = model(ids, attention_mask=mask).logits
         assert torch.equal(model(ids, attention_mask=mask, position_ids=positions).logits, expected)
     whole = random_ids(1, 8)
-    state = model(whole[:, :5], position_ids=torch.arange(5)[None]).past_key_values
-    later = model(whole[:, 5:], past_key_values=state, position_ids=torch.arange(5, 8)[None]).logits
+    state = model(whole[:, :5], position_ids=torch.arange(5)[None]).cache
+    later = model(whole[:, 5:], cache=state, position_ids=torch.arange(5, 8)[None]).logits
     torch.testing.assert_close(later, model(whole).logits[:, 5:], rtol=0, atol=1e-5)
 
 
@@ -60,9 +64,38 @@ def test_padding_positions_do_not_reset_and_a_state_is_kept():
 def test_the_first_document_of_a_packed_row_goes_on_from_the_state():
     model = tiny_model()
     begun, rest, other = random_ids(4, seed=8), random_ids(3, seed=9), random_ids(5, seed=10)
-    state = model(begun[None]).past_key_values
+    state = model(begun[None]).cache
     numbers = torch.tensor([[0] * 3 + [1] * 5])
-    logits = model(torch.cat([rest, other])[None], past_key_values=state, seq_idx=numbers).logits
+    logits = model(torch.cat([rest, other])[None], cache=state, seq_idx=numbers).logits
     whole = model(torch.cat([begun, rest])[None]).logits[:, 4:]
     torch.testing.assert_close(logits[:, :3], whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(logits[:, 3:], model(other[None]).logits, rtol=0, atol=1e-5)
+
+
+def test_what_the_flattening_collator_makes_is_read_document_by_document():
+    """All that it can say of the documents at once, and then without the positions."""
+    model = tiny_model()
+    documents, _, _, _ = packed()
+    collate: Any = DataCollatorWithFlattening(
+        return_tensors="pt", return_flash_attn_kwargs=True, return_seq_idx=True
+    )
+    batch = dict(collate([{"input_ids": document.tolist()} for document in documents]))
+    assert {"cu_seq_lens_k", "max_length_k", "max_length_q"} <= batch.keys()
+    expected = torch.cat([model(document[None]).logits for document in documents], dim=1)
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+    del batch["position_ids"], batch["seq_idx"]
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"cu_seq_lens_q": torch.tensor([0, 2, 6])}, ("cu_seq_lens_q", "2 rows")),
+        ({"seq_idx": torch.zeros(2, 5)}, ("seq_idx has 5", "6 tokens")),
+        ({"position_ids": torch.arange(7)[None]}, ("position_ids has 7", "6 tokens")),
+    ],
+)
+def test_documents_that_do_not_fit_the_rows_are_refused(flags, said):
+    with pytest.raises(ValueError) as error:
+        tiny_model()(random_ids(2, 6), **flags)
+    assert is_one_sentence(error.value, *said)

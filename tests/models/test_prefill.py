@@ -12,7 +12,7 @@ LENGTH = 12
 
 @torch.no_grad()
 def sequential(model: SMTForCausalLM, ids: torch.Tensor, state=None, **options) -> torch.Tensor:
-    return memory_of(model(ids, past_key_values=state, use_cache=True, **options).past_key_values)
+    return memory_of(model(ids, cache=state, use_cache=True, **options).cache)
 
 
 def assert_close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 2e-5) -> None:
@@ -24,10 +24,10 @@ def test_as_many_sweeps_as_tokens_are_the_sequential_reading(cell):
     model = tiny_model(cell)
     ids = random_ids(3, LENGTH)
     out = model.prefill(ids, tolerance=0, max_sweeps=5, chunk=5)
-    assert_close(memory_of(out.past_key_values), sequential(model, ids))
+    assert_close(memory_of(out.cache), sequential(model, ids))
     assert (out.residual, out.fallbacks) == (0, 0)
     assert out.sweeps <= LENGTH
-    assert out.past_key_values.get_seq_length() == LENGTH
+    assert out.cache.get_seq_length() == LENGTH
 
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
@@ -91,7 +91,7 @@ def test_a_chunk_that_does_not_settle_is_read_token_by_token_and_counted(cell):
     out = model.prefill(ids, tolerance=0, max_sweeps=2, chunk=5)
     # Chunks of 5, 5 and 2: the last is exact after two sweeps.
     assert (out.residual, out.fallbacks, out.sweeps) == (0, 2, 6)
-    assert_close(memory_of(out.past_key_values), sequential(model, ids), 1e-6)
+    assert_close(memory_of(out.cache), sequential(model, ids), 1e-6)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -103,17 +103,17 @@ def test_ragged_rows_are_read_as_each_alone(side, max_sweeps):
     out = model.prefill(ids, attention_mask=mask, tolerance=1e-6, max_sweeps=max_sweeps, chunk=8)
     assert (out.fallbacks > 0) == (max_sweeps == 1)
     alone = torch.cat([sequential(model, row[None]) for row in rows])
-    assert_close(memory_of(out.past_key_values), alone)
+    assert_close(memory_of(out.cache), alone)
 
 
 def test_a_state_goes_on_and_generate_goes_on_from_it():
     model = tiny_model("gru", seed=8)
     ids = random_ids(1, LENGTH)
     first = model.prefill(ids[:, :5], tolerance=0)
-    whole = model.prefill(ids[:, 5:-1], past_key_values=first.past_key_values, tolerance=0)
-    assert whole.past_key_values.get_seq_length() == LENGTH - 1
-    assert_close(memory_of(whole.past_key_values), sequential(model, ids[:, :-1]))
-    found = generate(model, ids, past_key_values=whole.past_key_values, max_new_tokens=10, do_sample=False)
+    whole = model.prefill(ids[:, 5:-1], cache=first.cache, tolerance=0)
+    assert whole.cache.get_seq_length() == LENGTH - 1
+    assert_close(memory_of(whole.cache), sequential(model, ids[:, :-1]))
+    found = generate(model, ids, cache=whole.cache, max_new_tokens=10, do_sample=False)
     assert torch.equal(found, generate(model, ids, max_new_tokens=10, do_sample=False))
 
 
@@ -122,7 +122,7 @@ def test_a_state_that_is_not_a_number_is_never_called_settled():
     with torch.no_grad():
         model.model.embed_tokens.weight[3] = float("nan")
     out = model.prefill(torch.tensor([[1, 3, 2, 2, 2, 2]]), tolerance=10, max_sweeps=3)
-    assert out.fallbacks == 1 and memory_of(out.past_key_values).isnan().all()
+    assert out.fallbacks == 1 and memory_of(out.cache).isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_a_wrong_argument_is_named(options, values):
 
 def test_a_state_of_other_rows_is_refused_and_left_as_it_is():
     model = tiny_model()
-    state = model.prefill(random_ids(2, 3)).past_key_values
+    state = model.prefill(random_ids(2, 3)).cache
     with pytest.raises(ValueError) as caught:
-        model.prefill(random_ids(3, 3), past_key_values=state)
+        model.prefill(random_ids(3, 3), cache=state)
     assert is_one_sentence(caught.value, 2, 3)
     assert state.get_seq_length() == 3

@@ -18,12 +18,12 @@ REPOSITORY = Path(__file__).parents[2]
 def test_a_loaded_state_goes_on_bit_for_bit(cell, tmp_path):
     model = tiny_model(cell)
     ids = random_ids(3, 12)
-    state = model(ids[:, :7]).past_key_values
+    state = model(ids[:, :7]).cache
     model.save_state(state, tmp_path / "state.safetensors")
     loaded = model.load_state(tmp_path / "state.safetensors")
     assert loaded.get_seq_length() == 7
-    expected = model(ids[:, 7:], past_key_values=state).logits
-    assert torch.equal(model(ids[:, 7:], past_key_values=loaded).logits, expected)
+    expected = model(ids[:, 7:], cache=state).logits
+    assert torch.equal(model(ids[:, 7:], cache=loaded).logits, expected)
 
 
 @torch.no_grad()
@@ -31,13 +31,13 @@ def test_another_process_goes_on_from_the_file(tmp_path):
     model = tiny_model()
     ids = random_ids(1, 9)
     model.save_pretrained(tmp_path / "model")
-    model.save_state(model(ids[:, :6]).past_key_values, tmp_path / "state")
+    model.save_state(model(ids[:, :6]).cache, tmp_path / "state")
     program = (
         "import sys, torch; from smt_hf import SMTForCausalLM\n"
         "model = SMTForCausalLM.from_pretrained(sys.argv[1] + '/model')\n"
         "state = model.load_state(sys.argv[1] + '/state')\n"
         f"ids = torch.tensor({ids[:, 6:].tolist()})\n"
-        "print(model(ids, past_key_values=state).logits.double().sum().item())"
+        "print(model(ids, cache=state).logits.double().sum().item())"
     )
     run = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -51,12 +51,12 @@ def test_another_process_goes_on_from_the_file(tmp_path):
 def test_a_fork_to_a_batch_generates_what_each_whole_prompt_does(tmp_path):
     model = tiny_model("elman")
     prompt, turns = random_ids(1, 9), random_ids(3, 4, seed=5)
-    model.save_state(model(prompt).past_key_values, tmp_path / "state")
+    model.save_state(model(prompt).cache, tmp_path / "state")
     state = model.load_state(tmp_path / "state")
     state.batch_repeat_interleave(3)
     mask = torch.ones(3, 9 + 4, dtype=torch.long)
     options = dict(max_new_tokens=6, do_sample=False)
-    out = generate(model, turns, attention_mask=mask, past_key_values=state, **options)
+    out = generate(model, turns, attention_mask=mask, cache=state, **options)
     whole = generate(model, torch.cat([prompt.expand(3, -1), turns], dim=1), **options)
     assert torch.equal(out[:, 4:], whole[:, 13:])
 
@@ -66,9 +66,7 @@ def test_the_file_is_a_few_kilobytes_however_much_was_read(tmp_path):
     model = tiny_model()
     sizes = set()
     for length in (1, 1000):
-        model.save_state(
-            model(random_ids(1, length), logits_to_keep=1).past_key_values, tmp_path / f"{length:04}"
-        )
+        model.save_state(model(random_ids(1, length), logits_to_keep=1).cache, tmp_path / f"{length:04}")
         sizes.add((tmp_path / f"{length:04}").stat().st_size // 64)
     assert len(sizes) == 1
     assert max(sizes) * 64 < 2 * 4 * TOKENS * WIDTH + 512
@@ -77,7 +75,7 @@ def test_the_file_is_a_few_kilobytes_however_much_was_read(tmp_path):
 @torch.no_grad()
 def test_the_state_of_a_half_precision_model_is_one_of_the_same_model(tmp_path):
     model = tiny_model()
-    model.save_state(model(random_ids(1, 3)).past_key_values, tmp_path / "state")
+    model.save_state(model(random_ids(1, 3)).cache, tmp_path / "state")
     half = tiny_model().bfloat16()
     assert half.load_state(tmp_path / "state").get_seq_length() == 3
 
@@ -86,9 +84,9 @@ def test_the_state_of_a_half_precision_model_is_one_of_the_same_model(tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     model = tiny_model()
     path = tmp_path / "state"
-    model.save_state(model(random_ids(1, 3)).past_key_values, path)
+    model.save_state(model(random_ids(1, 3)).cache, path)
     before = path.read_bytes()
-    longer = model(random_ids(1, 5)).past_key_values
+    longer = model(random_ids(1, 5)).cache
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save_state(longer, path)
     assert path.read_bytes() == before
@@ -100,7 +98,7 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 @torch.no_grad()
 def test_what_cannot_be_a_state_of_this_model_is_refused_in_one_sentence(tmp_path):
     model = tiny_model()
-    state = model(random_ids(1, 3)).past_key_values
+    state = model(random_ids(1, 3)).cache
     model.save_state(state, tmp_path / "state")
 
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -32,7 +32,8 @@ NON_DEFAULT: dict[str, Any] = dict(
 
 def test_every_field_survives_saving_and_loading(tmp_path):
     SMTConfig(**NON_DEFAULT).save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "configuration_smt.py"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "configuration_smt.py", "library_names.py"}
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "smt"
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is SMTConfig

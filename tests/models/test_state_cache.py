@@ -36,7 +36,7 @@ def bytes_held(cache: DynamicCache) -> int:
 
 
 def logits_after(model: SMTForCausalLM, state, ids: torch.Tensor) -> torch.Tensor:
-    return model(ids, past_key_values=copy.deepcopy(state)).logits
+    return model(ids, cache=copy.deepcopy(state)).logits
 
 
 @pytest.mark.parametrize(("chunk", "kept"), [(1, 1), (10, 0), (100, 0), (100, 1)])
@@ -48,7 +48,7 @@ def test_bytes_are_those_of_one_memory_after_10_and_after_2000_tokens(chunk, kep
     state: Any = None
     for start in range(0, 2000, chunk):
         part = ids[:, start : start + chunk]
-        state = model(part, past_key_values=state, logits_to_keep=kept).past_key_values
+        state = model(part, cache=state, logits_to_keep=kept).cache
         sizes[start + part.shape[1]] = bytes_held(state)
     assert state.get_seq_length() == 2000
     assert set(sizes.values()) == {2 * TOKENS * WIDTH * 4}
@@ -58,7 +58,7 @@ def test_bytes_are_those_of_one_memory_after_10_and_after_2000_tokens(chunk, kep
 @torch.no_grad()
 def test_bytes_do_not_depend_on_how_much_was_read_at_once(length):
     model = tiny_model(num_hidden_layers=1, num_readout_layers=1)
-    state = model(random_ids(2, length)).past_key_values
+    state = model(random_ids(2, length)).cache
     assert bytes_held(state) == 2 * TOKENS * WIDTH * 4
 
 
@@ -67,11 +67,11 @@ def test_bytes_do_not_depend_on_how_much_was_read_at_once(length):
 def test_continuing_from_a_state_equals_reading_everything(cell):
     model = tiny_model(cell)
     ids = random_ids(3, 12)
-    state = model(ids[:, :7]).past_key_values
+    state = model(ids[:, :7]).cache
     assert state.get_seq_length() == 7
-    later = model(ids[:, 7:], past_key_values=state)
+    later = model(ids[:, 7:], cache=state)
     torch.testing.assert_close(later.logits, model(ids).logits[:, 7:], rtol=0, atol=1e-5)
-    assert later.past_key_values is state
+    assert later.cache is state
     assert state.get_seq_length() == 12
 
 
@@ -79,7 +79,7 @@ def test_continuing_from_a_state_equals_reading_everything(cell):
 def test_a_copied_state_can_be_gone_on_from_again_and_again():
     model = tiny_model()
     ids = random_ids(2, 9)
-    state = model(ids[:, :5]).past_key_values
+    state = model(ids[:, :5]).cache
     first = logits_after(model, state, ids[:, 5:])
     logits_after(model, state, ids[:, :3])
     assert torch.equal(logits_after(model, state, ids[:, 5:]), first)
@@ -88,14 +88,14 @@ def test_a_copied_state_can_be_gone_on_from_again_and_again():
 def test_the_state_is_float32_with_unit_rms_and_carries_no_graph():
     model = tiny_model().train()
     out = model(random_ids(2, 5), labels=random_ids(2, 5))
-    memory = memory_of(out.past_key_values)
+    memory = memory_of(out.cache)
     assert memory.dtype == torch.float32
     assert memory.shape == (2, TOKENS, WIDTH)
     torch.testing.assert_close(memory.pow(2).mean(-1).sqrt(), torch.ones(2, TOKENS), rtol=0, atol=1e-4)
     recording = DynamicCache(config=model.config)
     recording.activate_past_recording()
-    model(random_ids(2, 5), past_key_values=recording)
-    held = tensors_held(out.past_key_values) + tensors_held(recording)
+    model(random_ids(2, 5), cache=recording)
+    held = tensors_held(out.cache) + tensors_held(recording)
     assert len(held) == 3  # two memories and one history
     assert not any(tensor.requires_grad or tensor.grad_fn for tensor in held)
 
@@ -104,16 +104,16 @@ def test_the_state_is_float32_with_unit_rms_and_carries_no_graph():
 def test_a_used_state_is_a_leaf_for_the_next_forward_in_training():
     model = tiny_model()
     ids = random_ids(2, 8)
-    state = model(ids[:, :5]).past_key_values
+    state = model(ids[:, :5]).cache
     with torch.enable_grad():
-        model.train()(ids[:, 5:], past_key_values=state).logits.sum().backward()
+        model.train()(ids[:, 5:], cache=state).logits.sum().backward()
     assert model.get_input_embeddings().weight.grad is not None
     assert model.model.initial_memory.grad is None  # before the state nothing can be learned
 
 
 def some_state(model: SMTForCausalLM, rows: int = 4):
     ids = random_ids(rows, 6, seed=8)
-    return ids, model(ids).past_key_values
+    return ids, model(ids).cache
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def test_reorder_repeat_and_select_move_rows():
         changed = copy.deepcopy(state)
         getattr(changed, method)(argument)
         expected = model(torch.cat([ids[rows], after.expand(len(rows), -1)], dim=1)).logits[:, 6:]
-        logits = model(after.expand(len(rows), -1), past_key_values=changed).logits
+        logits = model(after.expand(len(rows), -1), cache=changed).logits
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
         assert changed.get_seq_length() == 9
 
@@ -142,10 +142,10 @@ def test_rows_move_with_their_past_so_that_crop_still_goes_back_exactly():
     ids = random_ids(3, 6)
     state: Any = DynamicCache(config=model.config)
     state.activate_past_recording()
-    model(ids, past_key_values=state)
+    model(ids, cache=state)
     state.reorder_cache(torch.tensor([2, 0, 1]))
     state.crop(-2)
-    expected = memory_of(model(ids[[2, 0, 1], :4]).past_key_values)
+    expected = memory_of(model(ids[[2, 0, 1], :4]).cache)
     torch.testing.assert_close(memory_of(state), expected)
 
 
@@ -155,12 +155,12 @@ def test_crop_goes_back_exactly(back):
     model = tiny_model()
     ids, mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
     mask[1, 4:6] = 0
-    state = model(ids[:, :4], attention_mask=mask[:, :4]).past_key_values
+    state = model(ids[:, :4], attention_mask=mask[:, :4]).cache
     state.activate_past_recording()
     assert state.is_croppable
-    model(ids[:, 4:], attention_mask=mask, past_key_values=state, logits_to_keep=1)
+    model(ids[:, 4:], attention_mask=mask, cache=state, logits_to_keep=1)
     state.crop(-back)
-    shorter = model(ids[:, : 9 - back], attention_mask=mask[:, : 9 - back]).past_key_values
+    shorter = model(ids[:, : 9 - back], attention_mask=mask[:, : 9 - back]).cache
     torch.testing.assert_close(memory_of(state), memory_of(shorter), rtol=0, atol=1e-6)
     assert state.get_seq_length() == shorter.get_seq_length()
 
@@ -171,10 +171,10 @@ def test_crop_twice_goes_back_by_the_sum():
     ids = random_ids(2, 7)
     state: Any = DynamicCache(config=model.config)
     state.activate_past_recording()
-    model(ids, past_key_values=state)
+    model(ids, cache=state)
     state.crop(-2)
     state.crop(-3)
-    expected = memory_of(model(ids[:, :2]).past_key_values)
+    expected = memory_of(model(ids[:, :2]).cache)
     torch.testing.assert_close(memory_of(state), expected)
     with pytest.raises(ValueError, match="cannot go back 3 token"):
         state.crop(-3)
@@ -186,7 +186,7 @@ def test_recording_does_not_change_the_logits():
     ids = random_ids(2, 90)
     state: Any = DynamicCache(config=model.config)
     state.activate_past_recording()
-    logits = model(ids, past_key_values=state, logits_to_keep=2).logits
+    logits = model(ids, cache=state, logits_to_keep=2).logits
     torch.testing.assert_close(logits, model(ids).logits[:, -2:])
 
 
@@ -194,16 +194,16 @@ def test_recording_does_not_change_the_logits():
 def test_crop_past_its_bound_or_forwards_is_an_error_and_changes_nothing():
     model = tiny_model()
     ids = random_ids(2, 6)
-    state = model(ids[:, :3]).past_key_values
+    state = model(ids[:, :3]).cache
     assert not state.is_croppable
     state.activate_past_recording()
-    model(ids[:, 3:], past_key_values=state)
+    model(ids[:, 3:], cache=state)
     memory = memory_of(state).clone()
     for removed, named in ((-4, "4 token(s): it holds the past of 3"), (1, "not 1")):
         with pytest.raises(ValueError) as error:
             state.crop(removed)
         assert is_one_sentence(error.value, named)
-    unrecorded = model(ids).past_key_values
+    unrecorded = model(ids).cache
     with pytest.raises(ValueError, match="activate_past_recording") as error:
         unrecorded.crop(-1)
     assert is_one_sentence(error.value, "1 token(s)")
@@ -217,9 +217,9 @@ def test_reset_returns_to_the_initial_memory():
     ids, state = some_state(model)
     state.reset()
     assert state.get_seq_length() == 0
-    assert torch.equal(model(ids, past_key_values=state).logits, model(ids).logits)
+    assert torch.equal(model(ids, cache=state).logits, model(ids).logits)
     state.reset()
-    model(ids[:1], past_key_values=state)  # and is free to take another batch size
+    model(ids[:1], cache=state)  # and is free to take another batch size
 
 
 @torch.no_grad()
@@ -227,7 +227,7 @@ def test_an_empty_cache_starts_cold():
     model = tiny_model()
     ids = random_ids(2, 5)
     state: Any = DynamicCache(config=model.config)
-    assert torch.equal(model(ids, past_key_values=state).logits, model(ids).logits)
+    assert torch.equal(model(ids, cache=state).logits, model(ids).logits)
     assert state.get_seq_length() == 5
 
 
@@ -237,7 +237,7 @@ def test_a_state_of_another_batch_size_is_an_error_that_names_both():
     _, state = some_state(model)
     for rows in (1, 2, 5):
         with pytest.raises(ValueError) as error:
-            model(random_ids(rows, 3), past_key_values=state)
+            model(random_ids(rows, 3), cache=state)
         assert is_one_sentence(error.value, "holds 4 row(s)", f"input has {rows}")
 
 

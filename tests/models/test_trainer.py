@@ -105,5 +105,5 @@ def test_bf16_training_keeps_the_state_in_float32_and_learns(tmp_path):
     trainer = trained(tmp_path, model, bf16=True, max_steps=20, learning_rate=0.5)
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert losses[-1] < losses[0] - 0.1
-    state = model(random_ids(1, 3), use_cache=True).past_key_values  # Trainer switches the cache off
+    state = model(random_ids(1, 3), use_cache=True).cache  # Trainer switches the cache off
     assert memory_of(state).dtype == torch.float32

@@ -20,8 +20,9 @@ from ..batching import Batch, row_numbers
 from ..tokenizer import symbol_tokenizer
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from transformers import PreTrainedTokenizerBase
-    from typing_extensions import Self
 
 IGNORE = -100
 _STREAMS = {"train": np.uint64(0), "validation": np.uint64(1 << 63)}
