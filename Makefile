@@ -4,12 +4,14 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_DIR ?= runs/quickstart
+# What depends on the versions of other libraries.
+VERSION_TESTS ?= tests/models tests/hub tests/data tests/test_examples.py tests/test_private_names.py
 
 BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-ecosystem lint
+.PHONY: help quickstart test test-ecosystem test-oldest test-newest lint
 
 help:  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 | /' | column -t -s '|'
@@ -25,6 +27,14 @@ test: lint  ## lint, then run the tests
 test-ecosystem: .venv/installed-ecosystem  ## the tests with trl, peft, lm-eval, openai, torchao, onnxruntime
 	@echo "test-ecosystem: pytest"
 	@$(BIN)/python -m pytest -m ecosystem $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/installed  ## the tests of models, Hub and data with the oldest versions that are allowed
+	@echo "test-oldest: pytest"
+	@.venv-oldest/bin/python -m pytest $(VERSION_TESTS) $(PYTEST_ARGS)
+
+test-newest: .venv-newest/installed  ## the same with the newest versions that are allowed
+	@echo "test-newest: pytest"
+	@.venv-newest/bin/python -m pytest $(VERSION_TESTS) $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check formatting, lint rules and types
 	@echo "lint: ruff format, ruff check, mypy"
@@ -42,4 +52,17 @@ $(STAMP): pyproject.toml constraints.txt
 .venv/installed-ecosystem: $(STAMP)
 	@echo "venv: adding the extra 'ecosystem'"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
+	@touch $@
+
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	@echo "venv: installing the oldest versions that pyproject.toml allows into .venv-oldest"
+	@test -x .venv-oldest/bin/pip || $(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-oldest.txt -e '.[dev,experiments]'
+	@touch $@
+
+.venv-newest/installed: pyproject.toml
+	@echo "venv: installing the newest versions that pyproject.toml allows into .venv-newest"
+	@test -x .venv-newest/bin/pip || $(PYTHON) -m venv .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[dev,experiments]'
 	@touch $@

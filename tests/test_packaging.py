@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import smt_hf
+from smt_hf.models.library_names import TESTED_TRANSFORMERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -30,10 +31,10 @@ def declared_requirements() -> list[Requirement]:
     return [r for r in map(Requirement, lines) if r.marker is None]
 
 
-def pinned_versions() -> dict[str, Version]:
-    """Canonical name -> version for every line of constraints.txt."""
+def pinned_versions(file: str = "constraints.txt") -> dict[str, Version]:
+    """Canonical name -> version for every line of a file of constraints."""
     pins: dict[str, Version] = {}
-    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+    for line in (ROOT / file).read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
             name, version = line.split("==")
             pins[canonicalize_name(name)] = Version(version)
@@ -55,6 +56,28 @@ def test_tested_version_is_inside_the_declared_range(requirement: Requirement) -
     name = canonicalize_name(requirement.name)
     assert name in pins, f"constraints.txt does not pin {name}"
     assert pins[name] in requirement.specifier
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["experiments"]]
+    floors = {}
+    for requirement in map(Requirement, lines):
+        (floor,) = [Version(s.version) for s in requirement.specifier if s.operator == ">="]
+        floors[canonicalize_name(requirement.name)] = floor
+    assert pinned_versions("constraints-oldest.txt") == floors
+
+
+def test_transformers_may_be_one_minor_release_ahead_of_what_is_tested_and_no_more() -> None:
+    (requirement,) = [r for r in declared_requirements() if r.name == "transformers" and not r.extras]
+    oldest, newest = (Version(version) for version in (TESTED_TRANSFORMERS[0], TESTED_TRANSFORMERS[-1]))
+    allowed = requirement.specifier.contains
+    assert allowed(f"{oldest.major}.{oldest.minor}.0") and not allowed(f"{oldest.major}.{oldest.minor - 1}.9")
+    assert allowed(f"{newest.major}.{newest.minor + 1}.9") and not allowed(
+        f"{newest.major}.{newest.minor + 2}.0"
+    )
+    for name, extra in PROJECT["optional-dependencies"].items():
+        for other in (Requirement(line) for line in extra):
+            assert other.name != "transformers" or other.specifier == requirement.specifier, name
 
 
 def test_constraints_name_no_local_build() -> None:

@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from smt_hf.models.library_names import TESTED_TRANSFORMERS
+
 from .push import class_stays_behind, name_on_card
 
 CARD = """\
@@ -26,7 +28,7 @@ model = AutoModelForCausalLM.from_pretrained("{path}")
 tokenizer = AutoTokenizer.from_pretrained("{path}")
 ```
 
-Without it, the code beside the weights does the same, with `transformers` 5.23 or later:
+Without it, the code beside the weights does the same, with `transformers` {tested}:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -139,6 +141,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     last = "+bptt" * any(phase["name"] == "bptt" for phase in record.get("phases", []))
     body = CARD.format(
         title=title(record),
+        tested=" or ".join(TESTED_TRANSFORMERS),
         parameters=record["parameters"],
         cell=cell,
         state_bytes=record["state_bytes"],

@@ -104,7 +104,9 @@ def test_run_json_records_the_run(text_run, corpus):
     assert record["command"] == ["smt-hf", *sys_words(text_run, corpus)]
     data = load_data(str(corpus), sequence_length=40)
     assert record["dataset"] == str(corpus) and record["data_fingerprint"] == data.fingerprint
-    assert record["versions"]["torch"] == torch.__version__ and "python" in record["versions"]
+    # The build ("+cu130") is in one of the two alone.
+    assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert "python" in record["versions"]
     assert record["versions"]["smt-hf"] == smt_hf.__version__
     assert record["model"]["hidden_size"] == 32 and record["teacher"]["future_length"] == 8
     assert record["parameters"] == AutoModelForCausalLM.from_pretrained(text_run).num_parameters()

@@ -31,6 +31,7 @@ class Client:
     """Call it with Python source; it returns what the source assigned to `value`. `text` is what it printed."""
 
     def __init__(self, url: str, home: Path, token: str | None = "hf_owner"):
+        home.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
             "HF_ENDPOINT": url,

@@ -31,6 +31,16 @@ value = [type(model).__module__, ids[0].tolist()]
 """
 
 
+# Up to huggingface_hub 2.0 at least, the check of a card goes to the public Hub, whatever HF_ENDPOINT says.
+CARDS_ARE_CHECKED_HERE = """
+from huggingface_hub.utils import get_session
+session = get_session()
+def post(url, send=session.post, **options):
+    return send(url.replace("https://huggingface.co", huggingface_hub.constants.ENDPOINT), **options)
+session.post = post
+"""
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
@@ -54,6 +64,7 @@ def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     client = Client(hub.url, tmp_path_factory.mktemp("home"))
     # Failed requests are tried again after seconds that a test need not wait for.
     client("import time, os, huggingface_hub\ntime.sleep = lambda seconds: None")
+    client(CARDS_ARE_CHECKED_HERE)
     client("import smt_hf")  # what libraries print when they are imported (torchao does) is not of a command
     yield client
     client.close()
@@ -267,6 +278,65 @@ def change_weights(folder: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight.add_(1.0)
     model.save_pretrained(folder)
+
+
+OLD_CODE = b"raise ImportError('the code of an old version')\n"
+
+
+def test_the_code_of_a_pushed_model_is_refreshed_and_nothing_else(hub, client, run_folder, tmp_path):
+    assert client.smt_hf("push", run_folder, "--repo-id", "me/old") == 0, client.text
+    repository = hub.repositories["me/old"]
+    mine = {"modeling_smt.py": OLD_CODE, "notes.txt": b"mine"}
+    repository.commit("main", {**repository.files(), **mine}, "an old version's code")
+    load = "import sys\nsys.modules['smt_hf'] = None\nfrom transformers import AutoModelForCausalLM\n"
+    load += "model = AutoModelForCausalLM.from_pretrained('me/old', trust_remote_code=True)\n" + GENERATE
+    with (
+        closing(Client(hub.url, tmp_path / "a", token=None)) as other,
+        pytest.raises(AssertionError, match="old"),
+    ):
+        other(load)
+    before = repository.files()
+    assert client.smt_hf("push", "--code-only", "--repo-id", "old") == 0, client.text
+    assert client.text.strip() == f"{hub.url}/me/old"
+    assert repository.changed[-1] == {"modeling_smt.py"} and "code to smt-hf" in repository.messages[-1]
+    assert {name for name, data in repository.files().items() if before[name] != data} == {"modeling_smt.py"}
+    with closing(Client(hub.url, tmp_path / "b", token=None)) as other:
+        assert other(load)[1] == greedy(run_folder)
+    commits = len(repository.commits)
+    assert client.smt_hf("push", "--code-only", "--repo-id", "me/old") == 0
+    assert len(repository.commits) == commits  # nothing left to send
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "named"),
+    [
+        (None, [], ["holds no model", "RUN_DIR"]),
+        ({"model_type": "bert"}, [], ["'bert'"]),
+        ({"model_type": "smt", "config_version": 99}, [], ["config_version 99", "update smt-hf"]),
+        ({"model_type": "smt", "cell": "gru"}, ["--revision", "b"], ["branch b of"]),
+        ({"model_type": "smt", "cell": "gru"}, ["some/folder", "--private"], ["RUN_DIR, --private"]),
+    ],
+)
+def test_code_goes_to_no_repository_without_a_model_that_it_reads(config, words, named, hub, client):
+    name = f"me/what{len(hub.repositories)}"  # clients remember what they have read under a name
+    if config is not None:
+        hub.repositories[name] = Repository(False)
+        hub.repositories[name].commit("main", {"config.json": json.dumps(config).encode()}, "theirs")
+    before = contents(hub)
+    assert client.smt_hf("push", "--code-only", "--repo-id", name, *words) == 2
+    assert client.text.startswith("smt-hf push: error: ") and client.text.count("\n") == 1, client.text
+    named = [*named] if words[:1] == ["some/folder"] else [*named, name]
+    assert [text for text in named if text not in client.text] == [], client.text
+    assert contents(hub) == before
+
+
+def test_a_dry_run_of_the_code_lists_the_files_that_travel(capsys, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was tried"))
+    assert main(["push", "--code-only", "--repo-id", "me/verse", "--dry-run"]) == 0
+    *lines, _ = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} == CODE
+    assert main(["push", "--repo-id", "me/verse"]) == 2
+    assert "RUN_DIR is missing" in capsys.readouterr().err
 
 
 def test_a_run_that_is_to_be_pushed_is_pushed_when_it_is_finished(hub, client, run_folder, tmp_path):

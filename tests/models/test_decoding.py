@@ -293,7 +293,7 @@ def test_small_layers_and_single_rows_that_fit_the_caches_are_multiplied_as_they
         monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 4 * 16 * 16 - (not fits))
         for rows, prepacked in ((1, not fits), (2, True)):
             x = torch.randn(rows, 16)
-            with prepacked_weights(both), torch.profiler.profile() as profile:
+            with prepacked_weights(both), torch.profiler.profile(acc_events=True) as profile:
                 assert "forward" not in small.__dict__
                 large(x)
             names = {event.key for event in profile.key_averages()}
