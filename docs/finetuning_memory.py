@@ -16,9 +16,10 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling as Collator
 from transformers import Trainer, TrainingArguments
 
-from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf import SMTForCausalLM
 from smt_hf.data import byte_tokenizer
-from smt_hf.pretraining.presets import PRESETS
+from smt_hf.pretraining.assembly import model_config
+from smt_hf.runs.spec import RunSpec
 
 
 def peak_mib() -> float:
@@ -35,13 +36,8 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
 
-    small = PRESETS["small"]
-    config = SMTConfig(
-        cell=args.cell,
-        num_hidden_layers=small.cell_layers(args.cell),
-        bptt_truncation=args.bptt_truncation,
-        **small.model,
-    )
+    options = {"bptt_truncation": args.bptt_truncation, "max_steps": 1, "output_dir": "unused"}
+    config = model_config(RunSpec.of(preset="small", cell=args.cell, **options), vocab_size=258)
     rows = torch.randint(0, 256, (args.batch_size, args.length)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(

@@ -33,4 +33,4 @@ trainer = SMTPretrainer(
     processing_class=data.tokenizer,
 )
 record = trainer.train()
-print(f"free-running loss: {record['final']['loss']:.3f} nats per byte; model in {output_dir}")
+print(f"free-running loss: {record.final['loss']:.3f} nats per byte; model in {output_dir}")

@@ -50,4 +50,4 @@ validation = RetrievalTask(32, split="validation")
 record = SMTPretrainer(model, teacher, args, task, validation, task.tokenizer()).train()
 
 model = AutoModelForCausalLM.from_pretrained(output_dir)
-print(f"{type(model.model.cell).__name__}: accuracy {record['final']['accuracy']:.3f} (chance 0.125)")
+print(f"{type(model.model.cell).__name__}: accuracy {record.final['accuracy']:.3f} (chance 0.125)")

@@ -1,33 +1,81 @@
-"""smt_hf: recurrent language models pretrained without backpropagation through time."""
+"""smt_hf: recurrent language models pretrained without backpropagation through time.
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+Importing it makes the models known to the Auto classes of `transformers`.
+"""
 
-from .models.cell_base import MemoryCell
-from .models.cells import CELLS, register_cell
-from .models.configuration_smt import SMTConfig
-from .models.modeling_smt import SMTForCausalLM, SMTModel
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .models.cell_base import MemoryCell
+    from .models.cells import CELLS, register_cell
+    from .models.configuration_smt import SMTConfig
+    from .models.modeling_smt import SMTForCausalLM, SMTModel
+    from .pretraining.assembly import build
+    from .pretraining.teacher import SMTTeacher, SMTTeacherConfig
+    from .pretraining.trainer import SMTPretrainer
+    from .runs.arguments import SMTPretrainingArguments
+    from .runs.spec import RunSpec
 
 __version__ = "0.1.0"
 
-AutoConfig.register("smt", SMTConfig)
-AutoModel.register(SMTConfig, SMTModel)
-AutoModelForCausalLM.register(SMTConfig, SMTForCausalLM)
+# name → where it is defined. Each is imported when it is asked for: who only generates does not wait for
+# Accelerate, and the command line for nothing that its command does not need.
+NAMES = {
+    "CELLS": "models.cells",
+    "MemoryCell": "models.cell_base",
+    "RunSpec": "runs.spec",
+    "SMTConfig": "models.configuration_smt",
+    "SMTForCausalLM": "models.modeling_smt",
+    "SMTModel": "models.modeling_smt",
+    "SMTPretrainer": "pretraining.trainer",
+    "SMTPretrainingArguments": "runs.arguments",
+    "SMTTeacher": "pretraining.teacher",
+    "SMTTeacherConfig": "pretraining.teacher",
+    "build": "pretraining.assembly",
+    "register_cell": "models.cells",
+}
+
+
+def register() -> None:
+    """Make the models known to the Auto classes."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    from .models.configuration_smt import SMTConfig
+    from .models.modeling_smt import SMTForCausalLM, SMTModel
+
+    AutoConfig.register("smt", SMTConfig, exist_ok=True)
+    AutoModel.register(SMTConfig, SMTModel, exist_ok=True)
+    AutoModelForCausalLM.register(SMTConfig, SMTForCausalLM, exist_ok=True)
 
 
 def __getattr__(name: str):
-    """The training side comes with Accelerate; who only generates need not wait for it."""
-    if name in ("SMTPretrainer", "SMTPretrainingArguments", "SMTTeacher", "SMTTeacherConfig"):
-        from . import pretraining
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{NAMES[name]}", __name__), name)
 
-        return getattr(pretraining, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return [*globals(), *NAMES]
 
 
 __all__ = [
     "CELLS",
     "MemoryCell",
+    "RunSpec",
     "SMTConfig",
     "SMTForCausalLM",
     "SMTModel",
+    "SMTPretrainer",
+    "SMTPretrainingArguments",
+    "SMTTeacher",
+    "SMTTeacherConfig",
+    "build",
     "register_cell",
 ]
+
+# `smt-hf --help` need not load torch; a command that loads a model registers it.
+if Path(sys.argv[0] if sys.argv else "").stem != "smt-hf":
+    register()

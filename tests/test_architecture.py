@@ -16,12 +16,13 @@ ROOMS: dict[str, set[str]] = {
     "models": set(),
     "data": set(),
     "evaluation": {"models", "data"},
-    "hub": {"models"},
-    "pretraining": {"models", "data", "evaluation", "hub"},
-    "experiments": {"models", "data", "evaluation", "pretraining"},
-    "benchmark": {"models", "pretraining"},
-    "cli": {"benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments"},
-    "__init__": {"models", "data", "evaluation", "hub", "pretraining"},
+    "runs": {"models"},
+    "hub": {"models", "runs"},
+    "pretraining": {"models", "data", "evaluation", "hub", "runs"},
+    "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
+    "benchmark": {"models", "pretraining", "runs"},
+    "cli": {"benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs"},
+    "__init__": {"models", "pretraining", "runs"},
 }
 
 # The files in models/ travel with every checkpoint, so they need nothing that transformers does

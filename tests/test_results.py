@@ -10,8 +10,9 @@ import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.evaluation.comparison import equal_budget_table, read_runs, short
-from smt_hf.pretraining.presets import PRESETS
+from smt_hf.pretraining.assembly import SIZES
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.runs.spec import load_preset
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -107,7 +108,8 @@ def test_the_arithmetic_of_scaling_is_that_of_the_models():
         num_hidden_layers=16, vocab_size=50257,
     )  # fmt: skip
     sizes = []
-    for fields in (dict(PRESETS["paper"].model, num_hidden_layers=8), large):
+    _, paper = load_preset("paper", "transformer")
+    for fields in ({name: paper[name] for name in (*SIZES, "num_hidden_layers")}, large):
         with torch.device("meta"):
             model = SMTForCausalLM(SMTConfig(cell="transformer", **fields))
             teacher = SMTTeacher(SMTTeacherConfig(**fields))

@@ -13,7 +13,8 @@ from torch import nn
 
 from smt_hf.models.configuration_smt import SMTConfig
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.presets import PRESETS
+from smt_hf.pretraining.assembly import model_config
+from smt_hf.runs.spec import RunSpec
 
 VOCAB_SIZE, WIDTH, HEADS, READOUT_LAYERS = 258, 256, 8, 2
 LONGEST_CONTEXT = 1 << 15  # positions that GPT-2 and Llama are built for
@@ -43,12 +44,8 @@ def smt(cell: str, **sizes: int) -> nn.Module:
 
 def smt_preset(name: str) -> nn.Module:
     """The transformer cell of a preset, of its own size whatever is asked for; `paper` is the published one."""
-    preset = PRESETS[name]
-    model: dict[str, Any] = preset.model
-    layers = preset.cell_layers("transformer")
-    return SMTForCausalLM(
-        SMTConfig(cell="transformer", vocab_size=VOCAB_SIZE, num_hidden_layers=layers, **model)
-    )
+    spec = RunSpec.of(preset=name, cell="transformer", max_steps=1, output_dir="unused")
+    return SMTForCausalLM(model_config(spec, VOCAB_SIZE))
 
 
 def gpt2(layers: int) -> nn.Module:

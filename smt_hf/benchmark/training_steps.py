@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from smt_hf.models.configuration_smt import SMTConfig
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.objectives import TRAINED, Objective, cross_entropy
-from smt_hf.pretraining.presets import PRESETS
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.assembly import model_config, teacher_config
+from smt_hf.pretraining.objectives import cross_entropy
+from smt_hf.pretraining.phases import PHASES, Objective
+from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.runs.spec import RunSpec
 
 from .measure import interleave, rate, seconds_of
 
@@ -38,20 +39,20 @@ class Step(NamedTuple):
 
 def build(cell: str, preset: str, encoder_type: str, context: int) -> Objective:
     """Model and teacher of a preset, on the accelerator if there is one."""
-    chosen = PRESETS[preset]
+    spec = RunSpec.of(preset=preset, cell=cell, encoder_type=encoder_type, max_steps=1, output_dir="unused")
     torch.manual_seed(0)
-    config = SMTConfig(vocab_size=VOCAB, cell=cell, num_hidden_layers=chosen.cell_layers(cell), **chosen.model)
-    sizes = {**chosen.model, **chosen.teacher, "encoder_type": encoder_type, "context_length": context}
-    teacher = SMTTeacher(SMTTeacherConfig(vocab_size=VOCAB, **sizes))
+    model = SMTForCausalLM(model_config(spec, VOCAB))
+    lengths = {"context_length": context, "future_length": spec.future_length}
+    teacher = SMTTeacher(teacher_config(spec, VOCAB, **lengths))
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return Objective(SMTForCausalLM(config), teacher).to(device)
+    return Objective(model, teacher, spec).to(device)
 
 
 def optimized(objective: Objective, phase: str, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
     """A step that computes `loss` and moves what the phase trains."""
     trained = []
     for name, parameter in objective.named_parameters():
-        parameter.requires_grad_(name.startswith(TRAINED[phase]))
+        parameter.requires_grad_(name.startswith(PHASES[phase].trains))
         if parameter.requires_grad:
             trained.append(parameter)
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import smt_hf
+
 from . import benchmark, compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
 
 COMMANDS = {
@@ -33,19 +35,32 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """words: those that will be parsed; the help shows what holds under them."""
     parser = OneLineParser(prog="smt-hf", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))
+        command = commands.add_parser(name, help=text, description=module.__doc__)
+        if name == "pretrain":
+            pretrain.add_arguments(command, words)
+        else:
+            module.add_arguments(command)
     return parser
 
 
+def with_dashes(word: str) -> str:
+    """--learning_rate is --learning-rate."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    args.words = list(sys.argv[1:] if argv is None else argv)
+    words = [with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
+    args = build_parser(words).parse_args(words)
+    args.words = words
     module, _ = COMMANDS[args.command]
     try:
+        smt_hf.register()
         return module.run(args) or 0
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "NonFiniteLossError":

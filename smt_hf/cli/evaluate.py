@@ -3,15 +3,20 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from smt_hf.runs.spec import DATA_FIELDS
+
+from .flags import add_fields, given_fields
 from .loading import add_model_arguments
-from .pretrain import DATA_FLAGS, add_data_arguments, data_arguments, given
+
+# Which data to judge on, as `pretrain` names them; without them those that the run was trained on.
+FLAGS = (*DATA_FIELDS, "sequence_length")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
-    add_data_arguments(parser)
+    add_fields(parser, FLAGS, {"dataset": "the run's"})
     parser.add_argument("--max-tokens", type=int, default=65536, help="targets to judge at most [65536]")
     parser.add_argument(
         "--horizon", type=int, default=256, help="tokens read from each cold start (text) [256]"
@@ -25,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from smt_hf.data import data_kind
     from smt_hf.evaluation.images import draw_images
     from smt_hf.evaluation.metrics import METRICS, describe, report, report_by_length
+    from smt_hf.experiments.measure import measure
+    from smt_hf.runs.record import RunRecord
+    from smt_hf.runs.spec import checked
 
     from .loading import load_model, quiet
 
@@ -34,8 +43,20 @@ def run(args: argparse.Namespace) -> int:
     for name in ("horizon", "max_tokens"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1.")
+    record = RunRecord.read(args.model)
+    given = checked(given_fields(args, FLAGS))
+    length = given.pop("sequence_length", None) or (record.sequence_length if record else None)
+    named = given
+    if "dataset" not in given:
+        named = {**(record.data if record else {"dataset": "python-docs"}), **given}
+    if args.images and data_kind(named["dataset"], named.get("image_column")) != "image":
+        raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
     model, tokenizer = load_model(args)
-    data, metrics = measure(args, model, tokenizer)
+    data: Any
+    data, metrics = measure(
+        model, tokenizer, named,
+        sequence_length=length, lengths=args.lengths or (), horizon=args.horizon, max_tokens=args.max_tokens,
+    )  # fmt: skip
     first = next(iter(metrics.values()))
     if data.kind == "task":
         result = report_by_length(metrics, data.validation.chance)
@@ -57,46 +78,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {describe(first, data.kind, data.validation.bytes_per_token)}")
     print(f"  state: {state_bytes:,} bytes per sequence, whatever its length")
     return 0
-
-
-def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, dict[int, dict[str, Any]]]:
-    """The data, and free-running metrics by length: of a task at the trained and all asked lengths.
-
-    Without --dataset the data are those that the run was trained on.
-    """
-    from smt_hf.data import TokenWindows, data_kind, load_data
-    from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
-    from smt_hf.pretraining.run_folder import read_record
-
-    record = read_record(Path(args.model)) or {}
-    if args.dataset is None:
-        own = record.get("data", {"dataset": record.get("dataset")})
-        args = argparse.Namespace(**{**vars(args), **own, **given(args, DATA_FLAGS)})
-    named = data_arguments(args)
-    kind = data_kind(named["dataset"], args.image_column)
-    if args.lengths and kind != "task":
-        raise ValueError(f"--lengths are for tasks, and {named['dataset']!r} is none; give --horizon instead.")
-    if args.images and kind != "image":
-        raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
-    length = args.horizon  # a text is cut into blocks; rows of the others have one length
-    if kind != "text":
-        length = (
-            args.sequence_length or record.get("sequence_length") or (args.horizon if kind == "task" else None)
-        )
-    data = load_data(named.pop("dataset"), tokenizer, sequence_length=length, **named)
-    if data.validation.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            f"{data.name!r} has {data.validation.vocab_size} token ids but the model knows "
-            f"{model.config.vocab_size}; evaluate it on data of its own vocabulary."
-        )
-    if kind != "text":
-        if data.tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise ValueError(
-                f"the symbols of {data.name!r} are not those that {args.model} was trained with; "
-                f"evaluate it on its own task or images."
-            )
-        lengths = dict.fromkeys([data.validation.sequence_length, *(args.lengths or [])])
-        return data, evaluate_lengths(model, data.validation, lengths, args.max_tokens)
-    length = min(length, args.max_tokens)
-    x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)
-    return data, {length: evaluate_rows(model, x, y)}

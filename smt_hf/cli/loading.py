@@ -1,36 +1,8 @@
-"""What several commands need: cells from user modules, models from folders, data by name."""
+"""What several commands need: models from folders, and no bars of other libraries."""
 
 import argparse
-import importlib
-import os
-import sys
 from pathlib import Path
 from typing import Any
-
-
-def use_cell(name: str) -> str:
-    """Accept a registered cell name, or import `module:Class` (the current folder counts) and register it."""
-    from smt_hf.models.cells import CELLS, register_cell
-
-    if name in CELLS:
-        return name
-    module_name, colon, class_name = name.partition(":")
-    if not colon:
-        raise ValueError(
-            f"unknown cell {name!r}; choose one of {', '.join(CELLS)}, or give your own as module:Class."
-        )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        cell_class = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise ValueError(f"cell {name!r} cannot be imported: {error}.") from error
-    except AttributeError as error:
-        raise ValueError(
-            f"module {module_name!r} has no class {class_name!r} (asked for by --cell)."
-        ) from error
-    register_cell(name, cell_class)
-    return name
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +26,7 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     from smt_hf import SMTForCausalLM
+    from smt_hf.runs.own_cell import use_cell
 
     if args.cell:
         use_cell(args.cell)
@@ -63,7 +36,8 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
     except OSError as error:
         raise ValueError(f"model {args.model!r} cannot be loaded: {error}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device).eval()  # type: ignore[arg-type]  # the library's wrapper hides `self`
+    moved: Any = model
+    moved.to(device).eval()
     return model, AutoTokenizer.from_pretrained(args.model)
 
 

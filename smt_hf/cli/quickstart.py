@@ -2,6 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from smt_hf.runs.spec import RunSpec
 
 # Everything fits into ten minutes on two CPU cores: three cells on text, one cell twice on retrieval.
 TEXT_CELLS = ("gru", "mlp", "transformer")
@@ -9,12 +12,14 @@ TEXT_MINUTES = 1.0
 # A cell and a length at which the two methods differ; a GRU learns retrieval by BPTT too (docs/results.md).
 TASK_CELL, TASK_LENGTH, TASK_MINUTES = "transformer", 128, 2.2
 # The same task, size, batch and length curriculum for both methods.
-TASK = [
-    "--dataset", "retrieval", "--sequence-length", str(TASK_LENGTH), "--hidden-size", "64",
-    "--batch-size", "32", "--curriculum-start-length", "16", "--eval-sequences", "256",
-]  # fmt: skip
-TASK_SMT = ["--num-labels", "16", "--dmt-learning-rate", "1.5e-3"]
-TASK_BPTT = ["--learning-rate", "1e-3"]
+TASK = {
+    "dataset": "retrieval", "sequence_length": TASK_LENGTH, "hidden_size": 64, "batch_size": 32,
+    "curriculum_start_length": 16, "eval_sequences": 256,
+}  # fmt: skip
+TASK_METHODS = {
+    "smt": {"num_labels": 16, "dmt_learning_rate": 1.5e-3},
+    "bptt": {"learning_rate": 1e-3},
+}
 PROMPT = "The value of "
 
 
@@ -25,28 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of every run [0]")
 
 
-def plan(args: argparse.Namespace) -> dict[str, list[str]]:
-    """The arguments of `smt-hf pretrain` for each run, by the name of its folder."""
-    common = [
-        "--preset",
-        args.preset,
-        "--seed",
-        str(args.seed),
-        "--checkpoint-every",
-        "0",
-        "--num-evaluations",
-        "4",
-    ]
-    runs = {
-        f"text-{cell}": ["--cell", cell, "--max-minutes", f"{args.scale * TEXT_MINUTES:g}", *common]
-        for cell in TEXT_CELLS
+def plan(args: argparse.Namespace) -> dict[str, RunSpec]:
+    """The runs, by the name of their folder."""
+    folder = Path(args.output_dir)
+    common = {"preset": args.preset, "seed": args.seed, "checkpoint_every": 0, "num_evaluations": 4}
+    runs: dict[str, dict[str, Any]] = {
+        f"text-{cell}": {"cell": cell, "max_minutes": args.scale * TEXT_MINUTES} for cell in TEXT_CELLS
     }
-    for method, words in (("smt", TASK_SMT), ("bptt", TASK_BPTT)):
-        runs[f"retrieval-{TASK_CELL}-{method}"] = [
-            "--cell", TASK_CELL, "--method", method, "--max-minutes", f"{args.scale * TASK_MINUTES:g}",
-            *TASK, *words, *common,
-        ]  # fmt: skip
-    return runs
+    for method, settings in TASK_METHODS.items():
+        runs[f"retrieval-{TASK_CELL}-{method}"] = {
+            "cell": TASK_CELL, "method": method, "max_minutes": args.scale * TASK_MINUTES, **TASK, **settings,
+        }  # fmt: skip
+    return {
+        name: RunSpec.of(**settings, **common, output_dir=str(folder / name)) for name, settings in runs.items()
+    }
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,27 +52,26 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from smt_hf.pretraining.trainer import Interrupted
+    from smt_hf.pretraining.assembly import build
+    from smt_hf.pretraining.stops import Interrupted
 
-    from . import build_parser, compare, pretrain
+    from . import compare, pretrain
+    from .loading import quiet
 
     began = time.perf_counter()
     folder = Path(args.output_dir)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"output folder {folder} is not empty; choose another with --output-dir.")
     console = Console(highlight=False)
-    parser = build_parser()
     runs = plan(args)
-    for name, words in runs.items():
-        command = ["pretrain", *words, "--output-dir", str(folder / name)]
-        console.print(f"\n[bold]smt-hf {shlex.join(command)}[/bold]", soft_wrap=True)
-        run_args = parser.parse_args(command)
-        run_args.words = command  # so that its record says how to make this run alone
+    quiet()
+    for spec in runs.values():
+        console.print(f"\n[bold]{shlex.join(spec.command())}[/bold]", soft_wrap=True)
         try:
-            pretrain.train(run_args)
-        except Interrupted:
+            print(pretrain.summary(build(spec).train()))
+        except Interrupted as stop:
             print(f"stopped; what is finished is in {folder}. Start anew in another --output-dir.")
-            return 130
+            return stop.exit_code
 
     console.print()
     plot = folder / "learning_curves.png"

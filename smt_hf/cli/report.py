@@ -51,7 +51,7 @@ def draw(folder: Path, tables: list[Path], console) -> None:
     from smt_hf.experiments.page import page
     from smt_hf.experiments.pictures import pictures_of
     from smt_hf.experiments.speed import DRAW, read_benchmarks
-    from smt_hf.pretraining.checkpointing import write_atomic
+    from smt_hf.runs.files import write_atomic
 
     experiments = [one for path in tables if (one := read_experiment(path)) is not None]
     benchmarks = read_benchmarks(folder)  # everything is read before anything is written

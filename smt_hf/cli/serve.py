@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"serving needs {', '.join(missing)}; run: pip install 'smt-hf[serve]'.")
     if not 0 < args.port < 65536:
         raise ValueError(f"--port is {args.port}; it must be between 1 and 65535.")
-    from .loading import check_model_path, use_cell
+    from smt_hf.runs.own_cell import use_cell
+
+    from .loading import check_model_path
 
     if args.cell:
         use_cell(args.cell)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smt_hf.evaluation.metrics import bits_per_byte
-from smt_hf.pretraining.presets import PRESETS
+from smt_hf.runs.spec import load_preset
 
 from .report import Key, best_groups, by_training_length, groups_of, scores
 from .results import Row, read_results
@@ -193,7 +193,7 @@ def state_bytes(row: Row, run: RunFiles) -> int:
         return run.record["state_bytes"]
     words = shlex.split(row["command"])
     options = dict(pairwise(words))
-    model = PRESETS[options.get("--preset", "small")].model
+    _, model = load_preset(options.get("--preset", "small"), "")
     width = int(options.get("--hidden-size", model["hidden_size"]))
     return 4 * width * int(options.get("--num-memory-tokens", model["num_memory_tokens"]))
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from smt_hf.evaluation.comparison import short, spread
 
-from . import EXPERIMENTS
 from .drawing import Picture, inline_svg
 from .findings import Experiment, Summary, summary, teacher_values
+from .recipes import EXPERIMENTS
 from .report import cell_name, result_lines
 from .results import Row
 from .speed import KINDS

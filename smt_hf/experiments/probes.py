@@ -24,10 +24,10 @@ from smt_hf.evaluation.images import sample_images
 from smt_hf.evaluation.memory_map import memory_map
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.checkpointing import write_atomic
-from smt_hf.pretraining.run_folder import read_record
 from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.pretraining.validation import validation_rows
+from smt_hf.runs.files import write_atomic
+from smt_hf.runs.record import RunRecord
 
 FORMAT = 1
 FILE = "probes.json"
@@ -52,24 +52,22 @@ def probe(folder: Path) -> dict[str, Any]:
 
     A cell of one's own has to be registered. Raises ValueError for a folder without a finished run.
     """
-    record = read_record(folder)
-    if record is None or record["status"] != "finished":
-        raise ValueError(f"{folder} holds no finished run; finish it before it is measured.")
+    record = RunRecord.of_finished(folder)
     model = SMTForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
     teacher = None
     if (folder / "teacher").is_dir():
         teacher = SMTTeacher.from_pretrained(folder / "teacher", use_safetensors=True).eval()
-    named = dict(record["data"])
-    is_text = record["data_kind"] == "text"
+    named = record.data
+    is_text = record.data_kind == "text"
     data = load_data(
-        named.pop("dataset"), sequence_length=record["sequence_length"], seed=record["seed"],
+        named.pop("dataset"), sequence_length=record.sequence_length, seed=record.seed,
         tokenizer=str(folder) if is_text else None, **named,
     ).validation  # fmt: skip
     return {
         "format": FORMAT,
-        "teacher": reference(teacher, data, record["arguments"]["eval_horizon"]) if teacher else None,
+        "teacher": reference(teacher, data, record.spec["eval_horizon"]) if teacher else None,
         "prompt": prompted(model, teacher, data) if teacher else None,
-        "gradient_reach": reach(model, teacher, data) if teacher or record["method"] == "bptt" else [],
+        "gradient_reach": reach(model, teacher, data) if teacher or record.method == "bptt" else [],
         "memory_map": mapped(model, data),
         "images": images(model, data) if isinstance(data, PixelSequences) else None,
     }

@@ -1,4 +1,4 @@
-"""Recipe: what an experiment trains, as arguments of `smt-hf pretrain`, and the runs that follow from it."""
+"""Recipe: what an experiment trains, as fragments of a `RunSpec`, and the runs that follow from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,37 +9,37 @@ Arguments = Mapping[str, Any]
 
 # What the recipes of the synthetic tasks have in common; the reasons stand in docs/results.md.
 TASK: dict[str, Any] = {
-    "hidden-size": 64,  # 1 kB of state: the tasks are small, and steps cheap
-    "num-encoder-layers": 2,  # two find a key and its value; four see half as many rows in the same time
-    "num-readout-layers": 1,
-    "eval-sequences": 256,
-    "num-evaluations": 8,
+    "hidden_size": 64,  # 1 kB of state: the tasks are small, and steps cheap
+    "num_encoder_layers": 2,  # two find a key and its value; four see half as many rows in the same time
+    "num_readout_layers": 1,
+    "eval_sequences": 256,
+    "num_evaluations": 8,
 }
 TASK_SMT: dict[str, Any] = {
-    "learning-rate": 2e-3,
-    "num-labels": 16,  # answers are rare, so that more labels in a row meet one
-    "dmt-fraction": 0.5,  # drift is most of the gap between teacher and free-running cell
-    "dmt-learning-rate": 1.5e-3,
+    "learning_rate": 2e-3,
+    "num_labels": 16,  # answers are rare, so that more labels in a row meet one
+    "dmt_fraction": 0.5,  # drift is most of the gap between teacher and free-running cell
+    "dmt_learning_rate": 1.5e-3,
 }
 # Where every symbol of a row counts, and not one: string, stack, keys, numbers.
 SYMBOLS: dict[str, Any] = {
     **TASK,
-    "num-readout-layers": 2,  # and 4 labels: the teacher's loss on reverse copy 0.28 and not 1.0 in 3 minutes
+    "num_readout_layers": 2,  # and 4 labels: the teacher's loss on reverse copy 0.28 and not 1.0 in 3 minutes
     # A quarter of the rows of a step in a quarter of its time: reverse copy is 0.63 right and not 0.48.
-    "batch-size": 16,
-    "decay-ratio": 0.6,  # half of what DMT learns, it learns while the rate falls
+    "batch_size": 16,
+    "decay_ratio": 0.6,  # half of what DMT learns, it learns while the rate falls
 }
 SYMBOLS_SMT: dict[str, Any] = {
-    "learning-rate": 2e-3,
-    "num-labels": 4,  # answers are many, and rows are seen four times as fast as with 16
+    "learning_rate": 2e-3,
+    "num_labels": 4,  # answers are many, and rows are seen four times as fast as with 16
     # Ten times the paper's dynamics, a hundred times its uniformity, and both together: without the second, six
     # sevenths of a label are the same for every string, and the cell's error, small beside all of it, is a
     # sixth of what differs. Reverse copy after 5 minutes: 0.55 with 0.3 and 0.001, 0.81 with these.
-    "dynamics-weight": 1,
-    "uniformity-weight": 0.1,
-    "dmt-fraction": 0.6,
-    "dmt-learning-rate": 1.5e-3,
-    "dmt-label-every": 4,  # labels are most of a step's work; four times as many rows are worth more
+    "dynamics_weight": 1,
+    "uniformity_weight": 0.1,
+    "dmt_fraction": 0.6,
+    "dmt_learning_rate": 1.5e-3,
+    "dmt_label_every": 4,  # labels are most of a step's work; four times as many rows are worth more
 }
 # A thousand rows that are longer than this take longer to test than a model takes to train.
 LONGEST_TESTED = 4096
@@ -49,7 +49,7 @@ BPTT_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 @dataclass(frozen=True)
 class Length:
-    """A training length. arguments: those it needs, which win over a method's; with max-steps among them, that
+    """A training length. arguments: those it needs, which win over a method's; with max_steps among them, that
     is each run's budget, otherwise it is `minutes` on one CPU core."""
 
     minutes: float
@@ -61,7 +61,7 @@ class Recipe:
     """SMT → DMT and BPTT of the same cells, on the same data, with equal budgets and the same curriculum.
 
     about: one line for `smt-hf experiment --help`.
-    dataset, arguments: for both methods; smt, bptt: for one of them. Names are flags of `pretrain`.
+    dataset, arguments: for both methods; smt, bptt: for one of them. Names are fields of `RunSpec`.
     lengths: training lengths, shortest first, the one that is run unless more are asked for.
     tested: the lengths that a task is tested at, as multiples of the length trained; those beyond
         LONGEST_TESTED are left out.
@@ -82,17 +82,18 @@ class Recipe:
 
 
 def by_name(*variants: Arguments) -> dict[str, Arguments]:
-    """Variants under the names that their arguments spell: "future-length=8", "detach-labels"."""
-    return {
-        ",".join(name if value is True else f"{name}={value}" for name, value in one.items()): one
-        for one in variants
-    }
+    """Variants under the names that their flags spell: "future-length=8", "detach-labels"."""
+
+    def spelled(name: str, value: Any) -> str:
+        return name.replace("_", "-") + ("" if value is True else f"={value}")
+
+    return {",".join(spelled(name, value) for name, value in one.items()): one for one in variants}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name of its folder, the recipe's length, its arguments, the lengths to test it at, and the
-    name of the variant, empty for the recipe as it is."""
+    """One run: the name of its folder, the recipe's length, its arguments (of a `RunSpec`), the lengths to test
+    it at, and the name of the variant, empty for the recipe as it is."""
 
     name: str
     length: int
@@ -100,20 +101,12 @@ class Run:
     tested: Sequence[int]
     variant: str = ""
 
-    @property
-    def words(self) -> list[str]:
-        """The command line of `smt-hf pretrain`, without the folder."""
-        words = []
-        for name, value in self.arguments.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", f"{value}"]
-        return words
-
 
 def methods_of(recipe: Recipe, variant: Arguments, rates: Sequence[float]) -> list[tuple[str, Arguments]]:
     """What is run of a variant, as methods and their arguments: both of the recipe as it is, else one."""
     methods: dict[str, list[tuple[str, Arguments]]] = {
         "smt": [("smt", recipe.smt)],
-        "bptt": [("bptt", {**recipe.bptt, "learning-rate": rate}) for rate in rates],
+        "bptt": [("bptt", {**recipe.bptt, "learning_rate": rate}) for rate in rates],
     }
     return methods[variant.get("method", "smt")] if variant else methods["smt"] + methods["bptt"]
 
@@ -147,7 +140,7 @@ def plan(
             for method, arguments in methods_of(recipe, differs, rates):
                 given = {
                     "dataset": recipe.dataset,
-                    "sequence-length": length,
+                    "sequence_length": length,
                     "cell": cell,
                     "method": method,
                     "seed": seed,
@@ -158,10 +151,10 @@ def plan(
                     **differs,
                 }
                 if max_minutes is not None:
-                    given.pop("max-steps", None)
-                if "max-steps" not in given:
-                    given["max-minutes"] = own.minutes if max_minutes is None else max_minutes
-                rate = f"-{arguments['learning-rate']:g}" if method == "bptt" else ""
+                    given.pop("max_steps", None)
+                if "max_steps" not in given:
+                    given["max_minutes"] = own.minutes if max_minutes is None else max_minutes
+                rate = f"-{arguments['learning_rate']:g}" if method == "bptt" else ""
                 name = f"{cell}-{length}-{method}{rate}{'-' if variant else ''}{variant}-seed{seed}"
                 tested = [length * n for n in recipe.tested if n == 1 or length * n <= LONGEST_TESTED]
                 runs.append(Run(name.replace(":", "."), length, given, tested, variant))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from smt_hf.evaluation.comparison import COMPACT, short, spread
 
-from . import EXPERIMENTS
+from .recipes import EXPERIMENTS
 from .results import Row
 
 

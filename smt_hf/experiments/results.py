@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.evaluation.metrics import METRICS, bits_per_byte
-from smt_hf.pretraining.checkpointing import write_atomic
+from smt_hf.runs.files import write_atomic
+from smt_hf.runs.record import RunRecord
 
 FORMAT = 2  # raise it whenever a column changes its meaning
 FILE = "results.csv"
@@ -71,7 +72,7 @@ def rows_of_run(
     experiment: str,
     run: str,
     length: int,
-    record: dict[str, Any],
+    record: RunRecord,
     metrics: dict[int, dict[str, Any]],
     chance: float | None,
     variant: str = "",
@@ -82,32 +83,33 @@ def rows_of_run(
     metrics: `evaluate_rows` by length tested. A task gives one row for each length; text and images, which
     have one, give one row for each horizon.
     """
-    kind = record["data_kind"]
+    kind = record.data_kind
     if kind == "task":
         values = {tested: one["accuracy"] for tested, one in metrics.items()}
     else:
         (one,) = metrics.values()
         values = {
-            part["end"]: bits_per_byte(part["loss"], record["bytes_per_token"]) for part in one["by_horizon"]
+            part["end"]: bits_per_byte(part["loss"], record.bytes_per_token or 1.0)
+            for part in one["by_horizon"]
         }
     shared = {
         "format": FORMAT,
         "experiment": experiment,
         "run": run,
-        "task": record["dataset"],
-        "cell": record["cell"],
-        "method": record["method"],
+        "task": record.dataset,
+        "cell": record.cell,
+        "method": record.method,
         "variant": variant,
-        "seed": record["seed"],
-        "learning_rate": record["arguments"]["learning_rate"],
+        "seed": record.seed,
+        "learning_rate": record.spec["learning_rate"],
         "length_trained": length,
         "metric": METRICS[kind],
         "chance": chance,
-        "seconds": round(record["seconds"], 1),
-        "tokens": record["tokens"],
-        "sequential_steps": record["sequential_steps"],
-        "command": shlex.join(record["command"]),
-        "commit": record["git_commit"],
+        "seconds": round(record.seconds, 1),
+        "tokens": record.tokens,
+        "sequential_steps": record.sequential_steps,
+        "command": shlex.join(record.command),
+        "commit": record.git_commit,
     }
     rows = [{**shared, "length_tested": tested, "value": value} for tested, value in values.items()]
     return [{name: row[name] for name in COLUMNS} for row in rows]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.models.library_names import TESTED_TRANSFORMERS
+from smt_hf.runs.record import RunRecord
 
-from .push import class_stays_behind, name_on_card
+from .push import class_stays_behind
 
 CARD = """\
 # {title}
@@ -124,38 +125,38 @@ HOW = {
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
-def write_card(folder: Path, record: dict[str, Any]) -> None:
+def write_card(folder: Path, record: RunRecord) -> None:
     """Write README.md of a finished run."""
     metadata = "---\n" + card_metadata(record).to_yaml() + "\n---\n\n"
-    prompt, cell = record.get("prompt", ""), record["cell"]
+    prompt, cell = record.prompt, record.cell
     facts = {
-        "data fingerprint": record["data_fingerprint"],
-        "seed": record["seed"],
-        "training": f"{record['seconds']:.0f} s, {record['steps']:,} steps, {record['tokens']:,} tokens",
-        "sequential steps": f"{record['sequential_steps']:,} (cell applications that wait for one another)",
-        "machine": record["machine"],
-        "commit": record["git_commit"],
-        "versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number),
+        "data fingerprint": record.data_fingerprint,
+        "seed": record.seed,
+        "training": f"{record.seconds:.0f} s, {record.steps:,} steps, {record.tokens:,} tokens",
+        "sequential steps": f"{record.sequential_steps:,} (cell applications that wait for one another)",
+        "machine": record.machine,
+        "commit": record.git_commit,
+        "versions": ", ".join(f"{name} {number}" for name, number in record.versions.items() if number),
     }
     own_cell = class_stays_behind(cell)
-    last = "+bptt" * any(phase["name"] == "bptt" for phase in record.get("phases", []))
+    last = "+bptt" * any(phase["name"] == "bptt" for phase in record.phases)
     body = CARD.format(
         title=title(record),
         tested=" or ".join(TESTED_TRANSFORMERS),
-        parameters=record["parameters"],
+        parameters=record.parameters,
         cell=cell,
-        state_bytes=record["state_bytes"],
+        state_bytes=record.state_bytes,
         dataset=dataset_name(record),
-        how=HOW["bptt" if record["method"] == "bptt" else "smt" + last],
-        path=name_on_card(record),
+        how=HOW["bptt" if record.method == "bptt" else "smt" + last],
+        path=record.hub_name,
         prompt=prompt or "The ",
         more=" ".join(prompt.split()[:2]) or "next ",
         own_cell=f"\n{own_cell[0].upper()}{own_cell[1:]}\n" if own_cell else "",
-        seed=record["seed"],
+        seed=record.seed,
         results=results_table(record),
         state_table="\n".join(state_row(record, n) for n in (1_000, 32_000, 1_000_000)),
-        samples=samples_section(record.get("samples") or []),
-        command=shlex.join(record["command"]),
+        samples=samples_section(record.samples),
+        command=shlex.join(record.command),
         facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact is not None),
     )
     temporary = folder / ".README.md.part"
@@ -163,28 +164,28 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     temporary.replace(folder / "README.md")
 
 
-def title(record: dict[str, Any]) -> str:
-    return f"{record['cell']} on {dataset_name(record)}, by {record['method'].upper()}"
+def title(record: RunRecord) -> str:
+    return f"{record.cell} on {dataset_name(record)}, by {record.method.upper()}"
 
 
-def dataset_name(record: dict[str, Any]) -> str:
+def dataset_name(record: RunRecord) -> str:
     """The data set as named to `--dataset`; of a path, which says little elsewhere, the last part."""
-    path = Path(record["dataset"])
-    return path.name if path.exists() else record["dataset"]
+    path = Path(record.dataset)
+    return path.name if path.exists() else record.dataset
 
 
-def card_metadata(record: dict[str, Any]) -> Any:
+def card_metadata(record: RunRecord) -> Any:
     """What the Hub reads of a card, as `ModelCardData`; `datasets` only where it is a data set of the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    dataset, final = record["dataset"], record.get("final") or {}
+    dataset, final = record.dataset, record.final
     hub_dataset = (
         dataset.split(":")[0] if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists() else None
     )
-    if record["bytes_per_token"] is None:
+    if record.bytes_per_token is None:
         metric, name, value = "accuracy", "accuracy", final.get("accuracy")
     else:
-        metric = "bits_per_dimension" if record["data_kind"] == "image" else "bits_per_byte"
+        metric = "bits_per_dimension" if record.data_kind == "image" else "bits_per_byte"
         name = f"{metric.replace('_', ' ')}, free-running from a cold start"
         value = bits_per_byte(record, final["loss"]) if final else None
     results = []
@@ -204,7 +205,7 @@ def card_metadata(record: dict[str, Any]) -> Any:
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["smt", "rnn", "recurrent", record["cell"]],
+        tags=["smt", "rnn", "recurrent", record.cell],
         datasets=[hub_dataset] if hub_dataset else None,
         metrics=[metric],
         model_name=title(record),
@@ -212,33 +213,33 @@ def card_metadata(record: dict[str, Any]) -> Any:
     )
 
 
-def bits_per_byte(record: dict[str, Any], loss: float) -> float:
+def bits_per_byte(record: RunRecord, loss: float) -> float:
     """From nats per token."""
-    return loss / math.log(2) / record["bytes_per_token"]
+    return loss / math.log(2) / (record.bytes_per_token or 1.0)
 
 
-def results_table(record: dict[str, Any]) -> str:
-    final = record.get("final") or {}
+def results_table(record: RunRecord) -> str:
+    final = record.final
     if not final:
         return "Not evaluated: the run had no validation data."
-    if record["bytes_per_token"] is None:
-        length = record["sequence_length"]
+    if record.bytes_per_token is None:
+        length = record.sequence_length
         answers = f"{final['targets']:,} answers in unseen sequences of length {length}"
         return f"Accuracy {final['accuracy']:.4f} on {answers}."
     rows = [
         f"| {p['start']}–{p['end']} | {bits_per_byte(record, p['loss']):.3f} |" for p in final["by_horizon"]
     ]
     rows.append(f"| all {final['targets']:,} targets | {bits_per_byte(record, final['loss']):.3f} |")
-    unit = "dimension" if record["data_kind"] == "image" else "byte"
+    unit = "dimension" if record.data_kind == "image" else "byte"
     return "\n".join([f"| horizon (tokens) | bits per {unit} |", "|---|---|", *rows])
 
 
-def state_row(record: dict[str, Any], tokens: int) -> str:
-    model = record["model"]
+def state_row(record: RunRecord, tokens: int) -> str:
+    model = record.model
     layers = model.get("num_hidden_layers", 1) + model.get("num_readout_layers", 2)
     cache = 2 * 4 * tokens * layers * model.get("hidden_size", 128)
     unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if cache >= u)
-    return f"| {tokens:,} | {record['state_bytes']:,} bytes | {cache / unit:.3g} {name} |"
+    return f"| {tokens:,} | {record.state_bytes:,} bytes | {cache / unit:.3g} {name} |"
 
 
 def samples_section(samples: list[dict[str, str]]) -> str:

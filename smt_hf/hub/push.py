@@ -1,6 +1,5 @@
 """Upload a finished run to the Hub: everything checked first, then one commit."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.models.cells import CELLS
+from smt_hf.runs.config import read_json
+from smt_hf.runs.record import RunRecord
 
 # What a reader of the repository uses. Checkpoints, metrics and whatever else lies in the folder stay there.
 MODEL = ["config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*.py"]
@@ -32,10 +33,10 @@ def files_to_upload(folder: Path, teacher: bool = True) -> list[Path]:
 
     Raises ValueError for a folder without a finished run.
     """
-    record = read_json(folder / "run.json")
+    record = RunRecord.read(folder)
     if record is None:
         raise ValueError(f"there is no run in {folder} (no run.json); give the folder of a finished run.")
-    if record.get("status") != "finished":
+    if not record.finished:
         raise ValueError(f"the run in {folder} is not finished; resume it to its end, then push it.")
     found = {path for pattern in UPLOADED for path in folder.glob(pattern)}
     if teacher:
@@ -112,7 +113,7 @@ def check_access(
             )
         if "config.json" in {file.rfilename for file in info.siblings or []}:
             path = api.hf_hub_download(full_name, "config.json", revision=info.sha)
-            if other := difference(read_json(Path(path)) or {}, config):
+            if other := difference(read_json(Path(path)), config):
                 raise ValueError(
                     f"repository {full_name} holds another model ({other}); choose another name or "
                     f"delete it first."
@@ -141,10 +142,10 @@ def push(
     from yaml import YAMLError  # huggingface_hub cannot be installed without it
 
     files = files_to_upload(folder, teacher)
-    record, config = read_json(folder / "run.json") or {}, read_json(folder / "config.json") or {}
+    record, config = RunRecord.of_finished(folder), read_json(folder / "config.json")
     refuse_token(files)
     full_name = check_access(config, repo_id, private, revision)
-    if notice := class_stays_behind(record["cell"]):
+    if notice := class_stays_behind(record.cell):
         logger.warning(notice)
     text = address_snippets((folder / "README.md").read_text(encoding="utf-8"), record, full_name)
     api = HfApi()
@@ -168,20 +169,15 @@ def push(
                 )
                 for path in files
             ],
-            commit_message=f"Upload {record['cell']} by {record['method']}, {record['steps']:,} steps",
+            commit_message=f"Upload {record.cell} by {record.method}, {record.steps:,} steps",
             revision=revision,
         )
     return str(address)
 
 
-def address_snippets(card: str, record: dict[str, Any], repo_id: str) -> str:
+def address_snippets(card: str, record: RunRecord, repo_id: str) -> str:
     """The card, its snippets loading from the repository instead of the folder's name."""
-    return card.replace(f'from_pretrained("{name_on_card(record)}"', f'from_pretrained("{repo_id}"')
-
-
-def name_on_card(record: dict[str, Any]) -> str:
-    """What the snippets of a run's own card load: its repository if it has one, else its folder."""
-    return record["arguments"].get("hub_model_id") or Path(record["output_dir"]).name
+    return card.replace(f'from_pretrained("{record.hub_name}"', f'from_pretrained("{repo_id}"')
 
 
 def refuse_token(files: list[Path]) -> None:
@@ -198,10 +194,6 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What makes one config.json another architecture than the other, in words; empty if nothing does."""
     names = [name for name in ARCHITECTURE if new.get(name) is not None and old.get(name) != new[name]]
     return ", ".join(f"{name} {old.get(name)!r}, yours {new.get(name)!r}" for name in names)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 @contextmanager

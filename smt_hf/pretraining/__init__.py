@@ -1,7 +1,10 @@
 """Learning without recurrence: the teacher, the objectives and the loop."""
 
-from .arguments import SMTPretrainingArguments
+from smt_hf.runs.arguments import SMTPretrainingArguments
+from smt_hf.runs.spec import RunSpec
+
+from .assembly import build
 from .teacher import SMTTeacher, SMTTeacherConfig
 from .trainer import SMTPretrainer
 
-__all__ = ["SMTPretrainer", "SMTPretrainingArguments", "SMTTeacher", "SMTTeacherConfig"]
+__all__ = ["RunSpec", "SMTPretrainer", "SMTPretrainingArguments", "SMTTeacher", "SMTTeacherConfig", "build"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from .arguments import SMTPretrainingArguments
+from smt_hf.runs.arguments import SMTPretrainingArguments
 
 
 def collate(rows):

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.runs.arguments import SMTPretrainingArguments
 
-from .arguments import SMTPretrainingArguments
 from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.

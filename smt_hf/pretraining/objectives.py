@@ -5,16 +5,13 @@ to predict. Index everything by the last token read: m_3 has seen x_0 … x_3, a
 Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said otherwise.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.distributed.nn.functional import all_gather
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
 
-from .arguments import DYNAMICS_WEIGHT, UNIFORMITY_WEIGHT
 from .rollout import sequential_rollout, sweep_rollout
 from .teacher import SMTTeacher
 
@@ -98,12 +95,12 @@ def smt_loss(
     timestep: int,
     num_labels: int = 2,
     predict_from: int | None = None,
-    prediction_weight: float = 1.0,
-    dynamics_weight: float = DYNAMICS_WEIGHT,
-    uniformity_weight: float = UNIFORMITY_WEIGHT,
-    readout_weight: float = 1.0,
-    cell_readout_weight: float = 0.0,
-    trunk_weight: float = 1.0,
+    prediction_weight: float = Defaults.prediction_weight,
+    dynamics_weight: float = Defaults.dynamics_weight,
+    uniformity_weight: float = Defaults.uniformity_weight,
+    readout_weight: float = Defaults.readout_weight,
+    cell_readout_weight: float = Defaults.cell_readout_weight,
+    trunk_weight: float = Defaults.trunk_weight,
     detach_labels: bool = False,
 ) -> tuple[torch.Tensor, Parts]:
     """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
@@ -233,34 +230,3 @@ def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]
     logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=keep).logits
     loss = cross_entropy(logits, batch["shift_labels"][:, asked])
     return loss, {"readout_loss": loss.detach()}
-
-
-# What each phase trains. m_∅ is the encoder's answer until BPTT, which asks no teacher and learns it too.
-TRAINED = {
-    "smt": ("teacher.", "model.model.embed_tokens.", "model.model.cell."),
-    "dmt": ("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
-    "bptt": ("model.",),
-}
-
-
-class Objective(nn.Module):
-    """The losses as one module's forward, which is what DDP and torch.compile need to see.
-
-    smt_options: arguments of `smt_loss` that are the same at every step.
-    """
-
-    def __init__(
-        self, model: SMTForCausalLM, teacher: SMTTeacher | None, smt_options: dict[str, Any] | None = None
-    ):
-        super().__init__()
-        self.model = model
-        self.teacher = teacher
-        self.smt_options = smt_options or {}
-
-    def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
-        if phase == "bptt":
-            return bptt_loss(self.model, batch)
-        assert self.teacher is not None
-        if phase == "smt":
-            return smt_loss(self.model, self.teacher, batch, **draws, **self.smt_options)
-        return dmt_loss(self.model, self.teacher, batch, **draws)

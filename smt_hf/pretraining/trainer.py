@@ -19,27 +19,22 @@ from tqdm.auto import tqdm
 from smt_hf.hub.card import write_card
 from smt_hf.hub.push import check_access, push
 from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.runs import checkpoints
+from smt_hf.runs.arguments import SMTPretrainingArguments
+from smt_hf.runs.folder import RunFolder
+from smt_hf.runs.record import RunRecord, new_record
 
-from . import checkpointing, schedule
-from .arguments import SMTPretrainingArguments
+from . import schedule
 from .batching import at_length, batches_at_length, prompt_length
 from .checks import check_consistency, check_processes
-from .objectives import TRAINED, Objective
-from .run_folder import RunFolder, new_record
+from .phases import PHASES, Moment, Objective, draws, phases_of
 from .samples import texts_for_card
-from .teacher import SMTTeacher, hand_over
+from .stops import Interrupted, NonFiniteLossError
+from .teacher import SMTTeacher
 from .validation import validate, validation_rows
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
 COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; nothing after the last checkpoint is worth keeping."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM or Ctrl-C) and has saved a checkpoint to resume from."""
 
 
 class SMTPretrainer:
@@ -52,7 +47,7 @@ class SMTPretrainer:
         train_dataset, eval_dataset: map-style, rows {"input_ids" (T,), "shift_labels" (T,)} of equal length T.
             A length curriculum also needs `at_length(n)`.
         processing_class: tokenizer, saved with the model.
-        description: what to write into run.json beside the arguments (dataset, preset …).
+        known: fields of the `RunRecord` that the caller knows better (command, data_fingerprint …).
     """
 
     def __init__(
@@ -63,12 +58,12 @@ class SMTPretrainer:
         train_dataset: Any,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        description: dict[str, Any] | None = None,
+        known: dict[str, Any] | None = None,
     ):
         self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.processing_class, self.folder = processing_class, RunFolder(args.output_dir)
-        self.phases = schedule.phases(args)
+        self.phases = phases_of(args)
         self.full_length = len(train_dataset[0]["input_ids"])
         check_consistency(model, self.teacher, args, train_dataset, self.full_length)
         if eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
@@ -84,10 +79,9 @@ class SMTPretrainer:
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
         self.phase_index, self._agreed_seconds = 0, 0.0
         self.stop_signal: int | None = None
-        self.record = new_record(model, self.teacher, args, self.phases, train_dataset)
-        self.record |= description or {}
+        self.record = new_record(model, self.teacher, args, self.phases, train_dataset, **(known or {}))
 
-    def train(self, resume: bool = False) -> dict[str, Any]:
+    def train(self, resume: bool = False) -> RunRecord:
         """Run the phases to the end of the budget, save the run folder, and return the record.
 
         Raises, before any work: ValueError for a folder or arguments that cannot be, what `check_access` does.
@@ -101,7 +95,7 @@ class SMTPretrainer:
         if self.accelerator.is_main_process:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             self.folder.forget_after(self.step)
-            self.folder.write_record(self.record)
+            self.record.write(self.folder.path)
             if resume:
                 tqdm.write(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet; starting anew")
         if self.args.trackers:
@@ -116,11 +110,11 @@ class SMTPretrainer:
         )  # fmt: skip
         try:
             while self.phase_index < len(self.phases):
-                self._run_phase(self.phases[self.phase_index], tensors, bar)
+                phase = self.phases[self.phase_index]
+                self._run_phase(phase, tensors, bar)
                 tensors = None
-                if self.phases[self.phase_index].name == "smt":
-                    assert self.teacher is not None
-                    hand_over(self.teacher, self.model)
+                if at_end := PHASES[phase.name].at_end:
+                    at_end(self.teacher, self.model)
                 self.phase_index += 1
         finally:
             bar.close()
@@ -130,9 +124,9 @@ class SMTPretrainer:
 
     def _run_phase(self, phase: schedule.Phase, tensors: dict[str, Any] | None, bar: tqdm) -> None:
         args, accelerator = self.args, self.accelerator
-        objective = Objective(self.model, self.teacher, args.smt_options)
+        objective = Objective(self.model, self.teacher, args)
         for name, parameter in objective.named_parameters():
-            parameter.requires_grad_(name.startswith(TRAINED[phase.name]))
+            parameter.requires_grad_(name.startswith(PHASES[phase.name].trains))
         trained = [p for p in objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -165,15 +159,14 @@ class SMTPretrainer:
                 )  # fmt: skip
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate(phase, progress, args)
-            draws, depth = schedule.draws(
-                phase, self.step, length, self.full_length, context_length, args, prompt
-            )
+            moment = Moment(self.step, length, self.full_length, context_length, prompt)
+            choices, depth = draws(phase, moment, args)
             parts: dict[str, torch.Tensor] = {}
             finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
             for _ in range(args.gradient_accumulation_steps):
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 with accelerator.autocast():
-                    loss, parts = prepared(phase.name, batch, **draws)
+                    loss, parts = prepared(phase.name, batch, **choices)
                 accelerator.backward(loss / args.gradient_accumulation_steps)
                 finite = finite & torch.isfinite(loss.detach())
                 self.tokens += batch["input_ids"].numel() * accelerator.num_processes
@@ -216,7 +209,7 @@ class SMTPretrainer:
             self._check_finite(bad_step, phase)
             path = self._save_checkpoint(optimizer)
             if self.stop_signal is not None:
-                raise Interrupted(str(path))
+                raise Interrupted(path, self.stop_signal)
 
     def _progress(self) -> float:
         """How far the run is, 0 … 1, in steps or in seconds of training. All processes agree on it."""
@@ -233,12 +226,14 @@ class SMTPretrainer:
         return min(1.0, seconds / (60 * self.args.max_minutes))
 
     def evaluate(self, phase: schedule.Phase) -> dict[str, Any]:
-        """Free-running metrics from a cold start and, with a teacher, the drift from it; logged."""
+        """Free-running metrics from a cold start and, with a teacher, the drift from it; logged.
+
+        The model is first made what the phase says it is: in SMT its readout and m_∅ are the teacher's.
+        """
         if self.eval_dataset is None:
             return {}
-        if phase.name == "smt":  # the model's readout is still the teacher's
-            assert self.teacher is not None
-            hand_over(self.teacher, self.model)
+        if before := PHASES[phase.name].before_evaluation:
+            before(self.teacher, self.model)
         args = self.args
         metrics = validate(self.model, self.teacher, self.eval_dataset, args.eval_sequences, args.eval_horizon)
         self._log({"phase": phase.name, "progress": self._progress(), "evaluation": metrics})
@@ -262,8 +257,8 @@ class SMTPretrainer:
     def _check_finite(self, bad_step: torch.Tensor, phase: schedule.Phase) -> None:
         if (step := int(bad_step.item())) < 0:
             return
-        checkpoints = checkpointing.list_checkpoints(self.folder.checkpoints)
-        last = checkpoints[-1] if checkpoints else "none was written"
+        found = checkpoints.list_checkpoints(self.folder.checkpoints)
+        last = found[-1] if found else "none was written"
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} of phase {phase.name!r}; last good checkpoint: {last}. "
             f"Resume from it with a lower learning rate."
@@ -282,27 +277,29 @@ class SMTPretrainer:
             "torch_rng": torch.get_rng_state(),
         }
         state = {name: getattr(self, name) for name in COUNTERS}
-        return checkpointing.save_checkpoint(
+        return checkpoints.save_checkpoint(
             self.folder.checkpoints, self._modules(), tensors, state, self.args.save_total_limit
         )
 
     def _load(self, checkpoint: Path) -> dict[str, Any]:
-        state = checkpointing.read_state(checkpoint)
-        checkpointing.load_weights(checkpoint, self._modules())
+        state = checkpoints.read_state(checkpoint)
+        checkpoints.load_weights(checkpoint, self._modules())
         for name in COUNTERS:
             setattr(self, name, state[name])
-        tensors = checkpointing.load_tensors(checkpoint)
+        tensors = checkpoints.load_tensors(checkpoint)
         torch.set_rng_state(tensors["torch_rng"])
         return tensors
 
-    def _finish(self) -> dict[str, Any]:
-        final = self.evaluate(self.phases[-1])
-        self.record |= {"status": "finished", "steps": self.step, "final": final}
-        self.record |= {name: getattr(self, name) for name in ("seconds", "tokens", "sequential_steps")}
+    def _finish(self) -> RunRecord:
+        self.record.final = self.evaluate(self.phases[-1])
+        self.record.status, self.record.steps = "finished", self.step
+        for name in ("seconds", "tokens", "sequential_steps"):
+            setattr(self.record, name, getattr(self, name))
         if self.accelerator.is_main_process:
             self.save_model()
-            self.record |= texts_for_card(self.model, self.processing_class, self.eval_dataset)
-            self.folder.write_record(self.record)
+            texts = texts_for_card(self.model, self.processing_class, self.eval_dataset)
+            self.record.prompt, self.record.samples = texts["prompt"], texts["samples"]
+            self.record.write(self.folder.path)
             write_card(self.folder.path, self.record)
             if self.args.push_to_hub and self.args.hub_model_id:
                 push(self.folder.path, self.args.hub_model_id, private=self.args.hub_private_repo)

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import smt_hf
 import smt_hf.models.cells as cells
 from smt_hf.cli import build_parser, main, quickstart
-from smt_hf.cli.pretrain import build
+from smt_hf.cli.pretrain import spec_of
 from smt_hf.data import RetrievalTask, load_data
-from smt_hf.pretraining.run_folder import RunFolder
+from smt_hf.pretraining.assembly import build
+from smt_hf.runs.folder import RunFolder
+from smt_hf.runs.spec import RunSpec
 
 HAND_MADE_CELL = """\
 import torch
@@ -93,10 +96,10 @@ def test_a_baseline_leaves_no_teacher_and_no_empty_folder(task_run):
 
 def test_run_json_records_the_run(text_run, corpus):
     record = json.loads((text_run / "run.json").read_text())
-    assert (record["status"], record["method"], record["cell"], record["preset"]) == (
+    assert (record["status"], record["method"], record["cell"], record["spec"]["preset"]) == (
         "finished", "smt", "gru", "tiny",
     )  # fmt: skip
-    assert record["seed"] == record["arguments"]["seed"] == 4
+    assert record["seed"] == record["spec"]["seed"] == 4
     assert [phase["name"] for phase in record["phases"]] == ["smt", "dmt"]
     assert record["steps"] == 8 and record["tokens"] == 8 * 16 * 40
     assert record["sequential_steps"] == 4 * 1 + 4 * 16
@@ -167,7 +170,7 @@ def test_flags_win_over_the_preset(tmp_path, corpus):
     teacher = json.loads((tmp_path / "r" / "teacher" / "config.json").read_text())
     assert (teacher["num_hidden_layers"], teacher["future_length"]) == (1, 6)
     assert teacher["encoder_type"] == "bidirectional"
-    arguments = record["arguments"]
+    arguments = record["spec"]
     assert (arguments["learning_rate"], arguments["rollout_length"], arguments["num_sweeps"]) == (1e-4, 5, 2)
 
 
@@ -176,10 +179,10 @@ def test_a_task_is_predicted_to_its_end_unless_a_future_is_given(tmp_path, flags
     words = ["--dataset", "copy", "--sequence-length", "16", "--max-steps", "1", "--dmt-fraction", "0", *flags]
     args = build_parser().parse_args(["pretrain", *words, "--output-dir", str(tmp_path / "r")])
     args.words = []
-    assert build(args).teacher.config.future_length == future
+    assert build(spec_of(args)).teacher.config.future_length == future
 
 
-def test_stopped_by_a_signal_it_saves_exits_0_and_prints_the_command_that_goes_on(
+def test_stopped_by_a_signal_it_saves_and_prints_the_command_that_goes_on(
     tmp_path, monkeypatch, capsys, corpus
 ):
     import os
@@ -204,7 +207,7 @@ def test_stopped_by_a_signal_it_saves_exits_0_and_prints_the_command_that_goes_o
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "log", log_and_stop)
         capsys.readouterr()
-        assert run(command("my run")) == 0
+        assert run(command("my run")) == 128 + signal.SIGTERM
     said = capsys.readouterr().out
     assert "step_0000004" in said
     printed = said.splitlines()[-1].strip()
@@ -218,7 +221,7 @@ def test_stopped_by_a_signal_it_saves_exits_0_and_prints_the_command_that_goes_o
 
 
 @pytest.mark.timeout(900)  # the interpreter alone takes a minute on a busy machine
-def test_sigterm_from_outside_ends_the_process_with_0(tmp_path, corpus):
+def test_sigterm_from_outside_ends_the_process_as_a_shell_expects(tmp_path, corpus):
     import signal
 
     folder = tmp_path / "run"
@@ -235,7 +238,7 @@ def test_sigterm_from_outside_ends_the_process_with_0(tmp_path, corpus):
     code = (
         # Says so on stdout when the first step is done, so that nobody has to wait and look.
         "import sys\n"
-        "from smt_hf.pretraining.run_folder import RunFolder\n"
+        "from smt_hf.runs.folder import RunFolder\n"
         "log = RunFolder.log\n"
         "RunFolder.log = lambda self, line: (log(self, line), print('logged', flush=True))\n"
         "from smt_hf.cli import main\n"
@@ -247,7 +250,7 @@ def test_sigterm_from_outside_ends_the_process_with_0(tmp_path, corpus):
     assert process.stdout.readline() == "logged\n"
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert "--resume" in out.splitlines()[-1] and str(folder) in out.splitlines()[-1]
     (checkpoint,) = (folder / "checkpoints").iterdir()
     assert (checkpoint / "state.json").is_file() and checkpoint.name in out
@@ -415,22 +418,20 @@ def test_a_cell_of_ones_own_trains_saves_evaluates_and_generates(tmp_path, monke
 
 
 def test_the_quickstart_plan_fits_ten_minutes_and_compares_like_with_like():
-    parser = build_parser()
-    plan = quickstart.plan(parser.parse_args(["quickstart"]))
-    runs = {name: parser.parse_args(["pretrain", *words, "--output-dir", "x"]) for name, words in plan.items()}
+    runs = quickstart.plan(build_parser().parse_args(["quickstart"]))
     assert sum(run.max_minutes for run in runs.values()) < 9.5
     assert {"gru", "mlp", "transformer"} <= {run.cell for name, run in runs.items() if name.startswith("text-")}
-    smt, bptt = (vars(run) for name, run in runs.items() if name.startswith("retrieval-"))
+    smt, bptt = (run.to_dict() for name, run in runs.items() if name.startswith("retrieval-"))
     # The same task, model, budget, batch and curriculum; learning rates are each method's own.
-    own = {"method", "learning_rate", "dmt_learning_rate", "num_labels"}
+    own = {"method", "learning_rate", "dmt_learning_rate", "num_labels", "output_dir"}
     assert {name for name in smt if smt[name] != bptt[name]} <= own
 
 
 def test_quickstart_trains_compares_samples_and_says_where_everything_is(tmp_path, monkeypatch, capsys, corpus):
-    common = [*TINY, "--checkpoint-every", "0", "--max-steps", "2"]
+    common: dict[str, Any] = {"preset": "tiny", "disable_tqdm": True, "checkpoint_every": 0, "max_steps": 2}
     plan = {
-        "text-gru": ["--dataset", str(corpus), *common],
-        "retrieval-gru-smt": ["--dataset", "retrieval", *common],
+        name: RunSpec.of(dataset=data, **common, output_dir=str(tmp_path / "q" / name))
+        for name, data in (("text-gru", str(corpus)), ("retrieval-gru-smt", "retrieval"))
     }
     monkeypatch.setattr(quickstart, "TEXT_CELLS", ("gru",))
     monkeypatch.setattr(quickstart, "plan", lambda args: plan)
@@ -442,6 +443,6 @@ def test_quickstart_trains_compares_samples_and_says_where_everything_is(tmp_pat
     assert (tmp_path / "q" / "learning_curves.png").is_file()
     assert "learning_curves.png" in out.replace("\n", "")
     # Each run's card and record say how to make *it*.
-    for name, words in plan.items():
+    for name, spec in plan.items():
         record = json.loads((tmp_path / "q" / name / "run.json").read_text())
-        assert record["command"] == ["smt-hf", "pretrain", *words, "--output-dir", str(tmp_path / "q" / name)]
+        assert record["command"] == spec.command() and "--output-dir" in record["command"]

@@ -3,21 +3,24 @@
 """experiment and report: the runs in turn, none of them twice, and everything told by the results table."""
 
 import json
+import shlex
 import shutil
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_commands import one_line
 
-from smt_hf.cli import experiment, main, pretrain
-from smt_hf.experiments import EXPERIMENTS, Recipe, plan, probes
-from smt_hf.experiments.recipe import Length, by_name
+from smt_hf.cli import experiment, main
+from smt_hf.experiments import runner
+from smt_hf.experiments.recipe import Length, Recipe, by_name, plan
+from smt_hf.experiments.recipes import EXPERIMENTS
 from smt_hf.experiments.results import read_results, write_results
-from smt_hf.pretraining.run_folder import RunFolder
-from smt_hf.pretraining.trainer import NonFiniteLossError
+from smt_hf.pretraining.stops import NonFiniteLossError
+from smt_hf.runs.folder import RunFolder
 
 TINY = Recipe(
     about="a recipe of seconds",
@@ -26,10 +29,10 @@ TINY = Recipe(
     cells=("gru",),
     arguments={
         "preset": "tiny",
-        "num-evaluations": 2,
-        "logging-steps": 1,
-        "rollout-length": 7,
-        "curriculum-start-length": 4,
+        "num_evaluations": 2,
+        "logging_steps": 1,
+        "rollout_length": 7,
+        "curriculum_start_length": 4,
     },
     smt={},
     bptt_learning_rates=(1e-3, 1e-2),
@@ -40,9 +43,9 @@ NAMES = ["gru-8-smt-seed0", "gru-8-bptt-0.001-seed0", "gru-8-bptt-0.01-seed0"]
 
 VARIED = replace(
     TINY,
-    smt={"dmt-fraction": 0.5},
+    smt={"dmt_fraction": 0.5},
     bptt_learning_rates=(1e-3,),
-    variants=by_name({"detach-labels": True}, {"bptt-fraction": 0.25}),
+    variants=by_name({"detach_labels": True}, {"bptt_fraction": 0.25}),
 )
 VARIED_NAMES = [
     "gru-8-smt-seed0", "gru-8-bptt-0.001-seed0", "gru-8-smt-detach-labels-seed0",
@@ -90,7 +93,7 @@ def test_each_row_says_how_to_make_its_run(done):
 
 
 def test_what_is_finished_is_not_run_again_and_all_is_printed(done, capsys, monkeypatch):
-    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("a finished run was run again"))
     before = (done / "results.csv").read_text()
     capsys.readouterr()
     assert run(done) == 0
@@ -106,13 +109,14 @@ def test_what_is_finished_is_not_run_again_and_all_is_printed(done, capsys, monk
 def test_runs_that_another_process_adds_meanwhile_stay_in_the_table(done, tmp_path, monkeypatch):
     folder = tmp_path / "two"
     rows = read_results(done / "results.csv")
-    train = experiment.train
+    train = runner.train
 
-    def slowly(args):
-        train(args)
+    def slowly(spec, resume):
+        record = train(spec, resume)
         write_results(folder / "results.csv", [row for row in rows if row["run"] != NAMES[0]])
+        return record
 
-    monkeypatch.setattr(experiment, "train", slowly)
+    monkeypatch.setattr(runner, "train", slowly)
     monkeypatch.setattr(experiment, "plan", lambda *args: plan(*args)[:1])
     assert run(folder) == 0
     assert {row["run"] for row in read_results(folder / "results.csv")} == set(NAMES)
@@ -121,7 +125,7 @@ def test_runs_that_another_process_adds_meanwhile_stay_in_the_table(done, tmp_pa
 def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
     before = (done / "results.csv").read_text()
     (done / "results.csv").unlink()
-    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("a finished run was run again"))
     assert run(done) == 0
     assert (done / "results.csv").read_text() == before
 
@@ -129,8 +133,8 @@ def test_a_lost_table_is_made_again_without_training(done, monkeypatch):
 def test_lost_probes_are_measured_again_without_training(done, monkeypatch):
     before = {name: (done / name / "probes.json").read_text() for name in NAMES}
     (done / NAMES[1] / "probes.json").unlink()
-    monkeypatch.setattr(pretrain, "train", lambda args: pytest.fail("a finished run was run again"))
-    monkeypatch.setattr(experiment, "evaluate", lambda *_: pytest.fail("a finished run was judged again"))
+    monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(runner, "evaluate", lambda *_: pytest.fail("a finished run was judged again"))
     assert run(done) == 0
     assert {name: (done / name / "probes.json").read_text() for name in NAMES} == before
     assert [json.loads(text)["teacher"] is None for text in before.values()] == [False, True, True]
@@ -142,7 +146,7 @@ def varied(folder: Path, *words: object) -> int:
 
 def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, monkeypatch, capsys):
     """Stopped in the first variant; one that diverged is reported and gives no row."""
-    log, train = RunFolder.log, pretrain.train
+    log, train = RunFolder.log, runner.train
     stopped: list[int] = []
 
     def stop_once(self, line):
@@ -151,17 +155,17 @@ def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, m
             stopped.append(line["step"])
             signal.raise_signal(signal.SIGTERM)
 
-    def diverge(args):
-        if args.bptt_fraction:
+    def diverge(spec, resume):
+        if spec.bptt_fraction:
             raise NonFiniteLossError("the loss is not finite at step 3.")
-        train(args)
+        return train(spec, resume)
 
     monkeypatch.setattr(RunFolder, "log", stop_once)
-    assert varied(tmp_path) == 130
+    assert varied(tmp_path) == 128 + signal.SIGTERM
     assert {row["run"] for row in read_results(tmp_path / "results.csv")} == set(VARIED_NAMES[:2])
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "train", diverge)
+        patch.setattr(runner, "train", diverge)
         assert varied(tmp_path) == 0
     assert f"{VARIED_NAMES[3]} diverged and gives no result" in capsys.readouterr().out
     assert {row["run"] for row in read_results(tmp_path / "results.csv")} == set(VARIED_NAMES[:3])
@@ -174,7 +178,7 @@ def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, m
         record = json.loads((tmp_path / name / "run.json").read_text())
         assert [phase["name"] for phase in record["phases"]] == phases
         assert (tmp_path / name / "probes.json").is_file()
-        assert record["arguments"]["detach_labels"] is ("detach" in name)
+        assert record["spec"]["detach_labels"] is ("detach" in name)
     tables = out[out.index("varied trained at 8") :].replace(str(tmp_path), "")
     assert max(map(len, tables.splitlines())) <= 80
     # At equal budgets stands the recipe as it is: variants would count as more runs of it, with a spread.
@@ -183,9 +187,15 @@ def test_variants_are_run_beside_the_recipe_stopped_and_gone_on_with(tmp_path, m
 
 def test_the_variants_asked_for_are_run_and_others_refused(tmp_path, capfd, monkeypatch):
     trained: list[str] = []
-    monkeypatch.setattr(pretrain, "train", lambda args: trained.append(Path(args.output_dir).name))
-    monkeypatch.setattr(experiment, "evaluate", lambda *_: [])
-    monkeypatch.setattr(probes, "write_probes", lambda folder: None)
+    record = SimpleNamespace(seconds=1.0, tokens=1)
+
+    def train(spec, resume):
+        trained.append(Path(spec.output_dir).name)
+        return record
+
+    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(runner, "evaluate", lambda *_: [])
+    monkeypatch.setattr(runner, "write_probes", lambda folder: None)
     assert varied(tmp_path, "--variants", "detach-labels") == 2  # nothing was evaluated, so nothing to show
     assert trained == VARIED_NAMES[:3]
     capfd.readouterr()
@@ -208,7 +218,7 @@ def test_a_run_that_was_deleted_is_made_again_and_its_figures_replaced(done, tmp
 
 def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     """Stopped by SIGTERM in the first step of the second run; what was finished stays, the rest is done."""
-    log, train = RunFolder.log, pretrain.train
+    log, train = RunFolder.log, runner.train
     trained: list[tuple[str, bool]] = []
     stopped: list[int] = []
 
@@ -218,14 +228,14 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys
             stopped.append(line["step"])
             signal.raise_signal(signal.SIGTERM)
 
-    def train_and_note(args):
-        trained.append((Path(args.output_dir).name, args.resume))
-        train(args)
+    def train_and_note(spec, resume):
+        trained.append((Path(spec.output_dir).name, resume))
+        return train(spec, resume)
 
     monkeypatch.setattr(RunFolder, "log", stop_once)
-    monkeypatch.setattr(pretrain, "train", train_and_note)
+    monkeypatch.setattr(runner, "train", train_and_note)
     folder = tmp_path / "e"
-    assert run(folder) == 130
+    assert run(folder) == 128 + signal.SIGTERM
     assert "same command goes on" in capsys.readouterr().out
     first = (folder / "results.csv").read_text()
     assert {row["run"] for row in read_results(folder / "results.csv")} == {NAMES[0]}
@@ -238,14 +248,14 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path, monkeypatch, capsys
 
 
 def test_a_run_that_diverges_does_not_end_the_experiment(tmp_path, monkeypatch, capsys):
-    train = pretrain.train
+    train = runner.train
 
-    def diverge_once(args):
-        if "0.01" in Path(args.output_dir).name:
+    def diverge_once(spec, resume):
+        if "0.01" in Path(spec.output_dir).name:
             raise NonFiniteLossError("the loss is not finite at step 3.")
-        train(args)
+        return train(spec, resume)
 
-    monkeypatch.setattr(pretrain, "train", diverge_once)
+    monkeypatch.setattr(runner, "train", diverge_once)
     assert run(tmp_path / "e") == 0
     assert f"{NAMES[2]} diverged and gives no result" in capsys.readouterr().out
     assert {row["run"] for row in read_results(tmp_path / "e" / "results.csv")} == set(NAMES[:2])
@@ -259,9 +269,9 @@ def refused(capfd: pytest.CaptureFixture[str], folder: Path, *words: object) -> 
 
 def test_other_arguments_in_the_same_folder_are_refused(done, capfd):
     line = refused(capfd, done, "--set", "hidden-size=16")
-    assert str(done / NAMES[0]) in line and "--hidden-size 16" in line and "--output-dir" in line
+    assert str(done / NAMES[0]) in line and "hidden_size 32, now 16" in line and "--output-dir" in line
     line = refused(capfd, done, "--max-minutes", 3)
-    assert "0.005" in line and "now 3" in line
+    assert "max_minutes 0.005, now 3.0" in line
 
 
 def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
@@ -277,7 +287,7 @@ def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
         (["--set", "seed=1", "seed=2"], ["each name once"]),
         (["--cells", "gruu"], ["'gruu'", "lstm"]),
         # The first length could be run.
-        (["--lengths", "8", "1"], ["sequence-length is 1", "at least 2"]),
+        (["--lengths", "8", "1"], ["sequence_length is 1", "at least 2"]),
         (["--lengths", "8", "4", "--set", "rollout-length=5"], ["rollout_length 5", "4 tokens", "at most 3"]),
     ],
 )
@@ -293,12 +303,27 @@ def test_an_unknown_experiment_lists_what_there_is(capfd):
     assert "'retreival'" in line and "retrieval, copy" in line
 
 
-def test_an_unknown_argument_of_pretrain_is_refused_before_any_run(tmp_path, capfd):
-    with pytest.raises(SystemExit) as stop:
-        run(tmp_path / "e", "--set", "hiden-size=3")
-    (line,) = capfd.readouterr().err.splitlines()
-    assert stop.value.code == 2 and "--hiden-size" in line
+def test_an_unknown_setting_is_refused_before_any_run(tmp_path, capfd):
+    line = refused(capfd, tmp_path / "e", "--set", "hiden-size=3")
+    assert "--set" in line and "'hiden-size'" in line and "hidden_size" in line
     assert not (tmp_path / "e").exists()
+
+
+def test_each_listed_command_makes_one_run_into_the_shared_folder(tmp_path, capsys, done):
+    """As other machines would carry them out, in any order."""
+    assert run(tmp_path / "e", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(NAMES) and not (tmp_path / "e").exists()
+    for line, name in zip(reversed(lines), reversed(NAMES), strict=True):
+        program, *words = shlex.split(line)
+        assert program == "smt-hf" and words[-2:] == ["--runs", name] and "--list" not in words
+        assert main(words) == 0
+        assert (tmp_path / "e" / name / "model.safetensors").is_file()
+    rows = read_results(tmp_path / "e" / "results.csv")
+    assert {row["run"] for row in rows} == set(NAMES) and len(rows) == 2 * len(NAMES)
+    capsys.readouterr()
+    assert main([*words[:-1], "gru"]) == 2
+    assert "unknown run 'gru'" in one_line(capsys.readouterr().err)
 
 
 def test_report_draws_from_the_table_alone(done, tmp_path, capsys):
@@ -355,8 +380,8 @@ def test_the_help_lists_every_experiment(capsys):
 
 
 def test_recipes_run_under_their_own_arguments():
-    """What the command adds must not be a recipe's: argparse would silently take the later one."""
+    """What the runner adds must not be a recipe's, which it would win over."""
     for recipe in EXPERIMENTS.values():
         lengths = [own.arguments for own in recipe.lengths.values()]
         for arguments in (recipe.arguments, recipe.smt, recipe.bptt, *lengths):
-            assert not experiment.RUNNING.keys() & arguments.keys()
+            assert not runner.RUNNING.keys() & arguments.keys()

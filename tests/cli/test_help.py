@@ -1,14 +1,13 @@
 """--help answers for every command: every flag, each with a text."""
 
 import argparse
-import dataclasses
+import subprocess
+import sys
 
 import pytest
 
 from smt_hf.cli import COMMANDS, build_parser, main
-from smt_hf.cli.pretrain import flag
-from smt_hf.pretraining.arguments import SMTPretrainingArguments
-from smt_hf.pretraining.presets import PRESETS
+from smt_hf.runs.spec import FIELDS, RunSpec, flag, load_preset, preset_names
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
@@ -38,33 +37,58 @@ def test_help_lists_the_commands(capsys):
         assert name in shown and text.split()[0] in shown
 
 
-def test_every_training_argument_has_a_flag_with_the_same_text():
-    """Those that are not flags of pretrain are none that a user would set by hand."""
+def test_every_setting_of_a_run_has_a_flag_with_its_text():
     flags = {action.dest: action for action in parser_of("pretrain")._actions}
-    for field in dataclasses.fields(SMTPretrainingArguments):
-        assert field.name in flags, f"no flag for {field.name}"
-        assert flag(field.name) in flags[field.name].option_strings
-        assert field.metadata["help"].split(";")[0].split(" (")[0].split(",")[0][:12] in str(
-            flags[field.name].help
-        )
+    for name, field in FIELDS.items():
+        assert flag(name) in flags[name].option_strings
+        assert str(flags[name].help).replace("%%", "%").startswith(field.metadata["help"])
 
 
 def test_flags_are_grouped():
     titles = [group.title for group in parser_of("pretrain")._action_groups if group._group_actions]
     assert {"run", "data", "budget", "optimization", "method"} <= set(titles)
     options = [group for group in parser_of("pretrain")._action_groups if group.title == "options"]
-    assert [action.dest for action in options[0]._group_actions] == ["help"]
+    assert [action.dest for action in options[0]._group_actions] == ["help", "config", "resume"]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_name_only_arguments_that_exist(name):
-    preset = PRESETS[name]
-    SMTPretrainingArguments("x", max_steps=1, **preset.training)
-    assert name in " ".join(str(action.help) for action in parser_of("pretrain")._actions)
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], "[0.002]"),
+        (["--preset", "paper"], "[0.0003]"),
+        (["--preset", "paper", "--cell", "transformer"], "depth of the cell [8]"),
+        (["--config", "{file}"], "[0.125]"),
+    ],
+)
+def test_help_shows_the_value_that_will_hold(words, shown, capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text("learning_rate: 0.125\n")
+    with pytest.raises(SystemExit):
+        main(["pretrain", *[word.format(file=tmp_path / "run.yaml") for word in words], "--help"])
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_needs_neither_torch_nor_transformers(command):
+    """They take seconds to import. The name of the script is how the package knows that it is the command."""
+    program = (
+        "import sys; sys.argv = ['smt-hf', *sys.argv[1:]]\n"
+        "from smt_hf.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'huggingface_hub'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    words = [word for word in (command, "--help") if word]
+    subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_makes_a_run_and_is_in_the_help(name):
+    RunSpec.of(preset=name, max_steps=1, output_dir="x")
+    assert f"{name}: " in str(parser_of("pretrain").epilog)
 
 
 def test_the_paper_preset_is_the_published_configuration():
-    paper = PRESETS["paper"]
-    assert (paper.model["hidden_size"], paper.model["num_memory_tokens"]) == (256, 16)
-    assert (paper.teacher["num_hidden_layers"], paper.model["num_readout_layers"]) == (8, 4)
-    assert (paper.teacher["context_length"], paper.teacher["future_length"]) == (256, 64)
+    _, paper = load_preset("paper", "transformer")
+    assert (paper["hidden_size"], paper["num_memory_tokens"], paper["num_hidden_layers"]) == (256, 16, 8)
+    assert (paper["num_encoder_layers"], paper["num_readout_layers"]) == (8, 4)
+    assert (paper["context_length"], paper["future_length"]) == (256, 64)

@@ -3,10 +3,12 @@
 """Whatever a user gets wrong: exit code 2, and one line on stderr that names the value; nothing written."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from handmade_record import a_record
 from tiny_commands import TINY, one_line, write_corpus
 
 from smt_hf import SMTConfig, SMTForCausalLM
@@ -49,7 +51,7 @@ def pretrain(folder: Path, *words: object) -> list[object]:
 
 
 PRETRAIN = {
-    "unknown preset": (["--preset", "huge"], ["'huge'", "tiny, small, base, paper"]),
+    "unknown preset": (["--preset", "huge"], ["'huge'", "base, paper, small, tiny"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'", "gru, lstm", "module:Class"]),
     "a cell of no module": (["--cell", "no_such_module:Cell"], ["'no_such_module:Cell'"]),
     "a cell that its module lacks": (["--cell", "json:Cell"], ["'json'", "'Cell'"]),
@@ -66,9 +68,9 @@ PRETRAIN = {
         ["--cell", "lstm", "--num-memory-tokens", "3"],
         ["num_memory_tokens 3", "'lstm'", "multiple of 2"],
     ),
-    "no memory": (["--num-memory-tokens", "0"], ["num_memory_tokens is 0", "at least 1"]),
+    "no memory": (["--num-memory-tokens", "0"], ["num_memory_tokens is 0", "greater than 0"]),
     "no layers": (["--num-hidden-layers", "0"], ["num_hidden_layers is 0"]),
-    "no encoder": (["--num-encoder-layers", "0"], ["num_hidden_layers is 0"]),
+    "no encoder": (["--num-encoder-layers", "0"], ["num_encoder_layers is 0"]),
     "no future": (["--future-length", "0"], ["future_length is 0"]),
     "no sequence": (["--sequence-length", "0"], ["0"]),
     "a sequence shorter than the future": (["--sequence-length", "6"], ["sequence", "6"]),
@@ -78,7 +80,13 @@ PRETRAIN = {
         ["batch_size 6", "4 accumulation steps"],
     ),
     "a fraction above 1": (["--dmt-fraction", "1.5"], ["dmt_fraction is 1.5"]),
-    "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_bytes", "0"]),
+    "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_corpus_bytes is 0"]),
+    "a word for a number": (["--max-steps", "many"], ["max_steps is 'many'", "a whole number"]),
+    "no number": (["--learning-rate", "nan"], ["learning_rate is nan", "finite"]),
+    "an endless budget": (["--max-minutes", "inf"], ["max_minutes is inf", "finite"]),
+    "a momentum above 1": (["--adam-beta1", "1.5"], ["adam_beta1 is 1.5", "less than 1"]),
+    "a weight that is no number": (["--dynamics-weight", "nan"], ["dynamics_weight is nan", "finite"]),
+    "a seed beyond all": (["--seed", str(2**63 - 1)], [f"seed is {2**63 - 1}"]),
     "a push to nowhere": (["--push-to-hub"], ["hub_model_id"]),
     "an unknown tracker": (["--report-to", "paper-and-pen"], ["paper-and-pen"]),
     "a curriculum that starts below the task": (
@@ -154,10 +162,10 @@ def test_pretrain_refuses_a_folder_in_use_and_leaves_it_alone(tmp_path, corpus, 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--seed", "5"], ["another seed", "0 (now 5)"]),
-        (["--cell", "elman"], ["another model", "'gru'", "now 'elman'"]),
-        (["--hidden-size", "16"], ["another model", "hidden_size", "now 16"]),
-        (["--max-corpus-bytes", "9000"], ["another data_fingerprint"]),
+        (["--seed", "5"], ["seed 0 (now 5)"]),
+        (["--cell", "elman"], ["cell 'gru' (now 'elman')"]),
+        (["--hidden-size", "16"], ["hidden_size 32 (now 16)"]),
+        (["--max-corpus-bytes", "9000"], ["max_corpus_bytes None (now 9000)"]),
     ],
 )
 def test_pretrain_refuses_to_resume_another_run(tmp_path, corpus, capfd, words, named):
@@ -244,7 +252,7 @@ def test_a_model_folder_that_is_missing_or_holds_no_model_is_named(tmp_path, cor
         assert str(tmp_path / name) in line and "does not exist" in line
     (tmp_path / "empty").mkdir()
     assert "holds no model.safetensors" in refused(capfd, [command, tmp_path / "empty", *words])
-    (tmp_path / "empty" / "run.json").write_text(json.dumps({"status": "running"}))
+    (tmp_path / "empty" / "run.json").write_text(json.dumps(asdict(a_record(status="running"))))
     assert "not finished" in refused(capfd, [command, tmp_path / "empty", *words])
 
 
@@ -274,8 +282,7 @@ def test_quickstart_refuses_a_folder_in_use(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["pretrain"], "--output-dir"),
-        (["pretrain", "--output-dir", "x", "--max-steps", "many"], "many"),
+        (["pretrain", "--stepps", "3"], "--stepps"),
         (["evaluate", "x", "--horizont", "3"], "--horizont"),
         (["generate", "x"], "--prompt"),
         (["train"], "train"),

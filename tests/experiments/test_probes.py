@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from handmade_record import a_record
 
 from smt_hf.cli import main
 from smt_hf.data.tasks import make_task
@@ -121,8 +122,8 @@ def test_probes_are_written_once_and_as_plain_json(retrieval, monkeypatch):
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path):
-        (tmp_path / "run.json").write_text('{"status": "running"}')
-        with pytest.raises(ValueError, match="no finished run"):
+        a_record(status="running").write(tmp_path)
+        with pytest.raises(ValueError, match=r"holds no run|is running"):
             probe(folder)
 
 

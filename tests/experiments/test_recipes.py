@@ -1,14 +1,15 @@
 """Recipes: fair between the methods, small enough for one core, and made of arguments that exist."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
-from smt_hf.cli import build_parser
-from smt_hf.cli.pretrain import build
 from smt_hf.data.tasks import is_task, make_task
-from smt_hf.experiments import EXPERIMENTS, plan
-from smt_hf.experiments.recipe import Length, Recipe, by_name
+from smt_hf.experiments.recipe import Length, Recipe, by_name, plan
+from smt_hf.experiments.recipes import EXPERIMENTS
+from smt_hf.experiments.runner import spec_of
+from smt_hf.pretraining.assembly import build
 
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {
@@ -20,7 +21,7 @@ needs_sklearn = pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reas
 
 def parsed(name: str, **chosen) -> list:
     runs = plan(EXPERIMENTS[name], **chosen)
-    return [build_parser().parse_args(["pretrain", *run.words, "--output-dir", run.name]) for run in runs]
+    return [spec_of(Path("runs"), run) for run in runs]
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in EXPERIMENTS.items() if recipe.bptt_learning_rates])
@@ -28,7 +29,7 @@ def test_both_methods_get_the_same_data_model_budget_and_curriculum(name):
     for length in EXPERIMENTS[name].lengths:
         runs = parsed(name, lengths=[length], variants=[])
         for cell in EXPERIMENTS[name].cells:
-            smt, *bptt = (vars(run) for run in runs if run.cell == cell)
+            smt, *bptt = (run.to_dict() for run in runs if run.cell == cell)
             assert smt["method"] == "smt" and {one["method"] for one in bptt} == {"bptt"}
             own = OWN | ({"sequence_length"} if EXPERIMENTS[name].dataset == "python-docs" else set())
             for one in bptt:
@@ -37,9 +38,9 @@ def test_both_methods_get_the_same_data_model_budget_and_curriculum(name):
 
 
 def test_a_length_wins_over_a_method():
-    length = Length(1, {"batch-size": 2})
-    recipe = Recipe(about="", dataset="copy", lengths={8: length}, smt={"batch-size": 1})
-    assert plan(recipe, cells=["gru"])[0].arguments["batch-size"] == 2
+    length = Length(1, {"batch_size": 2})
+    recipe = Recipe(about="", dataset="copy", lengths={8: length}, smt={"batch_size": 1})
+    assert plan(recipe, cells=["gru"])[0].arguments["batch_size"] == 2
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -63,7 +64,6 @@ def test_every_run_could_start(name, tmp_path, monkeypatch):
     changes = {"dataset": "text.txt"} if EXPERIMENTS[name].dataset == "python-docs" else {}
     for length in EXPERIMENTS[name].lengths:
         for run in parsed(name, lengths=[length], cells=["gru"], changes=changes):
-            run.words = []
             build(run)
 
 
@@ -73,7 +73,7 @@ def test_a_variant_differs_from_its_recipe_by_what_its_name_says(name):
     runs = plan(recipe, cells=["gru"])
     # Of BPTT there is a run for each learning rate.
     plain = {
-        tuple(run.arguments.get(of) for of in ("method", "learning-rate")): run
+        tuple(run.arguments.get(of) for of in ("method", "learning_rate")): run
         for run in runs
         if not run.variant
     }
@@ -81,9 +81,9 @@ def test_a_variant_differs_from_its_recipe_by_what_its_name_says(name):
     for run in runs:
         if run.variant:
             words = [word.partition("=") for word in run.variant.split(",")]
-            pairs = {name: value or "True" for name, _, value in words}
+            pairs = {name.replace("-", "_"): value or "True" for name, _, value in words}
             as_text = {key: f"{value}" for key, value in run.arguments.items()}
-            one = plain[run.arguments["method"], run.arguments.get("learning-rate")]
+            one = plain[run.arguments["method"], run.arguments.get("learning_rate")]
             assert as_text == {key: f"{value}" for key, value in one.arguments.items()} | pairs
 
 
@@ -100,9 +100,9 @@ def test_tasks_are_tested_at_lengths_that_they_can_have(name):
 RECIPE = Recipe(
     about="a plan to look at",
     dataset="copy",
-    lengths={8: Length(1), 32: Length(3, {"batch-size": 7})},
-    arguments={"hidden-size": 32},
-    smt={"num-labels": 4},
+    lengths={8: Length(1), 32: Length(3, {"batch_size": 7})},
+    arguments={"hidden_size": 32},
+    smt={"num_labels": 4},
     bptt_learning_rates=(1e-3, 1e-2),
 )
 
@@ -121,19 +121,19 @@ def test_a_plan_is_the_product_of_lengths_cells_seeds_and_rates():
 def test_what_the_user_sets_wins_over_the_recipe():
     smt, bptt = plan(
         RECIPE, lengths=[32], cells=["gru"], max_minutes=90, learning_rates=[0.5],
-        changes={"hidden-size": "256", "num-labels": "2"},
+        changes={"hidden_size": "256", "num_labels": "2"},
     )  # fmt: skip
     for run in (smt, bptt):
-        assert run.arguments["hidden-size"] == "256" and run.arguments["max-minutes"] == 90
-        assert run.arguments["num-labels"] == "2" and run.arguments["batch-size"] == 7
-    assert bptt.arguments["learning-rate"] == 0.5 and "learning-rate" not in smt.arguments
+        assert run.arguments["hidden_size"] == "256" and run.arguments["max_minutes"] == 90
+        assert run.arguments["num_labels"] == "2" and run.arguments["batch_size"] == 7
+    assert bptt.arguments["learning_rate"] == 0.5 and "learning_rate" not in smt.arguments
     assert smt.tested == [32, 64, 128, 512]
 
 
 def test_a_length_that_the_recipe_does_not_know_takes_what_its_longest_needs():
     (run, *_) = plan(RECIPE, lengths=[500])
-    assert (run.arguments["sequence-length"], run.arguments["batch-size"]) == (500, 7)
-    assert run.arguments["max-minutes"] == 3
+    assert (run.arguments["sequence_length"], run.arguments["batch_size"]) == (500, 7)
+    assert run.arguments["max_minutes"] == 3
 
 
 def test_rows_of_more_than_4096_tokens_are_tested_only_where_they_were_trained():
@@ -146,13 +146,13 @@ VARIED = Recipe(
     dataset="copy",
     lengths={8: Length(1)},
     cells=("gru",),
-    arguments={"hidden-size": 32, "batch-size": 4},
-    bptt={"num-evaluations": 3},
+    arguments={"hidden_size": 32, "batch_size": 4},
+    bptt={"num_evaluations": 3},
     bptt_learning_rates=(1e-3, 1e-2),
     variants=by_name(
-        {"hidden-size": 16, "num-memory-tokens": 2},
-        {"detach-labels": True},
-        {"method": "bptt", "bptt-truncation": 4},
+        {"hidden_size": 16, "num_memory_tokens": 2},
+        {"detach_labels": True},
+        {"method": "bptt", "bptt_truncation": 4},
     ),
 )
 
@@ -168,21 +168,21 @@ def test_a_variant_is_run_beside_the_recipe_by_smt_unless_it_says_bptt():
         "gru-8-bptt-0.001-method=bptt,bptt-truncation=4-seed0",
         "gru-8-bptt-0.01-method=bptt,bptt-truncation=4-seed0",
     ]
-    assert runs[0].arguments["hidden-size"] == 32 and runs[3].arguments["hidden-size"] == 16
-    assert runs[5].arguments["bptt-truncation"] == 4 and runs[5].arguments["num-evaluations"] == 3
+    assert runs[0].arguments["hidden_size"] == 32 and runs[3].arguments["hidden_size"] == 16
+    assert runs[5].arguments["bptt_truncation"] == 4 and runs[5].arguments["num_evaluations"] == 3
     assert [run.variant for run in runs[:4]] == ["", "", "", "hidden-size=16,num-memory-tokens=2"]
 
 
 def test_a_variant_wins_over_what_the_user_sets_so_that_its_name_stays_true():
-    runs = plan(VARIED, changes={"hidden-size": "64", "batch-size": "9"}, learning_rates=[1e-3])
-    assert [run.arguments["hidden-size"] for run in runs] == ["64", "64", 16, "64", "64"]
-    assert {run.arguments["batch-size"] for run in runs} == {"9"}
+    runs = plan(VARIED, changes={"hidden_size": "64", "batch_size": "9"}, learning_rates=[1e-3])
+    assert [run.arguments["hidden_size"] for run in runs] == ["64", "64", 16, "64", "64"]
+    assert {run.arguments["batch_size"] for run in runs} == {"9"}
 
 
 def test_a_flag_is_a_word_without_a_value():
-    run = plan(VARIED, variants=["detach-labels"])[-1]
-    assert "--detach-labels" in run.words and "True" not in run.words
-    assert build_parser().parse_args(["pretrain", *run.words, "--output-dir", "x"]).detach_labels is True
+    spec = spec_of(Path("x"), plan(VARIED, variants=["detach-labels"])[-1])
+    assert spec.detach_labels is True
+    assert "--detach-labels" in spec.command() and "True" not in spec.command()
 
 
 def test_the_variants_asked_for_are_run_and_an_unknown_one_is_refused():
@@ -197,10 +197,10 @@ def test_the_variants_asked_for_are_run_and_an_unknown_one_is_refused():
 
 
 def test_a_budget_in_steps_is_the_runs_unless_minutes_are_asked_for():
-    recipe = Recipe(about="", dataset="copy", lengths={8: Length(3, {"max-steps": 7})}, bptt_learning_rates=())
+    recipe = Recipe(about="", dataset="copy", lengths={8: Length(3, {"max_steps": 7})}, bptt_learning_rates=())
     (run, *_) = plan(recipe)
-    assert run.arguments["max-steps"] == 7 and "max-minutes" not in run.arguments
+    assert run.arguments["max_steps"] == 7 and "max-minutes" not in run.arguments
     (run, *_) = plan(recipe, max_minutes=2)
-    assert run.arguments["max-minutes"] == 2 and "max-steps" not in run.arguments
-    (run, *_) = plan(RECIPE, changes={"max-steps": "5"})
-    assert run.arguments["max-steps"] == "5" and "max-minutes" not in run.arguments
+    assert run.arguments["max_minutes"] == 2 and "max-steps" not in run.arguments
+    (run, *_) = plan(RECIPE, changes={"max_steps": "5"})
+    assert run.arguments["max_steps"] == "5" and "max-minutes" not in run.arguments

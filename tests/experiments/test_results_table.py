@@ -2,26 +2,29 @@
 
 import csv
 import math
+from typing import Any
 
 import pytest
+from handmade_record import a_record
 
 from smt_hf.experiments.results import COLUMNS, read_results, rows_of_run, write_results
 
 LN2 = math.log(2)
-RECORD = {
+VALUES: dict[str, Any] = {
     "data_kind": "task",
     "bytes_per_token": None,
     "dataset": "recall:num_keys=16",
     "cell": "gru",
     "method": "bptt",
     "seed": 3,
-    "arguments": {"learning_rate": 3e-4},
+    "spec": {"learning_rate": 3e-4},
     "seconds": 61.2345,
     "tokens": 1000,
     "sequential_steps": 77,
     "command": ["smt-hf", "pretrain", "--dataset", "a name, with a comma"],
     "git_commit": None,
 }
+RECORD = a_record(**VALUES)
 TASK_METRICS = {24: {"accuracy": 0.875, "by_horizon": []}, 48: {"accuracy": 1 / 3, "by_horizon": []}}
 
 
@@ -40,7 +43,7 @@ def test_a_task_gives_one_row_for_each_length_tested():
 
 def test_a_text_gives_one_row_for_each_horizon_in_bits():
     metrics = {64: {"by_horizon": [{"end": 32, "loss": 6 * LN2}, {"end": 64, "loss": 3 * LN2}]}}
-    record = {**RECORD, "data_kind": "text", "bytes_per_token": 1.5}
+    record = a_record(**{**VALUES, "data_kind": "text", "bytes_per_token": 1.5})
     rows = rows_of_run("text", "gru-160", 160, record, metrics, chance=None)
     assert [(row["length_tested"], row["metric"]) for row in rows] == [
         (32, "bits_per_byte"),

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade_record import a_record
 from huggingface_hub import ModelCard
 from tiny_run import make_run, python_of
 
 from smt_hf.hub.card import write_card
+from smt_hf.runs.record import RunRecord
 
 LN2 = math.log(2)
 
 
-def record(**changes: Any) -> dict[str, Any]:
+def record(**changes: Any) -> RunRecord:
     by_horizon = [
         {"start": 0, "end": 32, "loss": 2.75 * LN2, "accuracy": 0.4},
         {"start": 32, "end": 256, "loss": 2.5 * LN2, "accuracy": 0.5},
     ]
-    return {
+    values: dict[str, Any] = {
         "status": "finished",
         "method": "smt",
         "cell": "gru",
@@ -44,10 +46,10 @@ def record(**changes: Any) -> dict[str, Any]:
         "versions": {"python": "3.11.2", "torch": "2.13.0", "datasets": None},
         "output_dir": "runs/verse-rnn",
         "command": ["smt-hf", "pretrain", "--dataset", "my texts", "--cell", "gru"],
-        "arguments": {"push_to_hub": False, "hub_model_id": None},
         "final": {"loss": 2.6 * LN2, "accuracy": 0.45, "targets": 4096, "by_horizon": by_horizon},
         **changes,
     }
+    return a_record(**values)
 
 
 TASK = {
@@ -78,7 +80,7 @@ def test_the_card_holds_the_command_as_one_would_type_it(tmp_path):
     text = card(tmp_path).text
     assert "smt-hf pretrain --dataset 'my texts' --cell gru" in text
     (block,) = re.findall(r"^```\n(smt-hf .*)\n```$", text, re.MULTILINE)
-    assert shlex.split(block) == record()["command"]
+    assert shlex.split(block) == record().command
 
 
 def test_the_card_holds_the_figures_of_the_record(tmp_path):
@@ -139,7 +141,7 @@ def test_a_run_without_evaluation_says_so(tmp_path):
 def test_the_usage_shown_for_a_pushed_model_loads_it_from_its_repository(tmp_path):
     folder = tmp_path / "gru"
     folder.mkdir()
-    text = card(folder, arguments={"push_to_hub": True, "hub_model_id": "me/verse-rnn"}).text
+    text = card(folder, spec={"hub_model_id": "me/verse-rnn"}).text
     assert 'AutoModelForCausalLM.from_pretrained("me/verse-rnn")' in text
 
 

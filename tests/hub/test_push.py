@@ -1,23 +1,15 @@
 """What a push takes and what it refuses, before the Hub comes into it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade_record import a_record
 
 from smt_hf import CELLS, MemoryCell, register_cell
 from smt_hf.cli import main
 from smt_hf.hub.push import class_stays_behind, difference, files_to_upload
 
-RECORD = {
-    "status": "finished",
-    "cell": "gru",
-    "method": "smt",
-    "steps": 1,
-    "arguments": {},
-    "output_dir": "run",
-}
 NEEDED = ("README.md", "config.json", "model.safetensors")
 
 
@@ -25,7 +17,8 @@ def write_run(folder: Path, *names: str, **changes: Any) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
-    (folder / "run.json").write_text(json.dumps({**RECORD, **changes}))
+    folder.mkdir(parents=True, exist_ok=True)
+    a_record(**changes).write(folder)
     return folder
 
 

@@ -5,8 +5,8 @@
 import pytest
 from tiny_training import Stream, tiny_arguments, tiny_student, tiny_teacher, tiny_trainer
 
-from smt_hf.pretraining.arguments import SMTPretrainingArguments
 from smt_hf.pretraining.trainer import SMTPretrainer
+from smt_hf.runs.arguments import SMTPretrainingArguments
 
 
 @pytest.mark.parametrize("budget", [{}, {"max_steps": 5, "max_minutes": 1.0}])

@@ -5,6 +5,7 @@
 import copy
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +22,6 @@ from tiny_training import (
 
 from smt_hf.pretraining import objectives, schedule
 from smt_hf.pretraining.objectives import (
-    TRAINED,
-    Objective,
     bptt_loss,
     cross_entropy,
     dmt_loss,
@@ -31,6 +30,7 @@ from smt_hf.pretraining.objectives import (
     smt_loss,
     uniformity_loss,
 )
+from smt_hf.pretraining.phases import PHASES, Moment, Objective, draws
 
 ENCODERS = ("causal", "bidirectional")
 
@@ -382,7 +382,7 @@ def test_every_nth_step_of_a_rollout_is_taught_as_if_there_were_no_others(
 def test_over_many_steps_every_step_of_a_rollout_is_taught_as_often(tmp_path):
     args = tiny_arguments(tmp_path, rollout_length=6, dmt_label_every=3)
     part = schedule.Phase("dmt", 0.0, 1.0, 1e-3)
-    drawn = [schedule.draws(part, step, 16, 16, CONTEXT, args)[0]["offset"] for step in range(600)]
+    drawn = [draws(part, Moment(step, 16, 16, CONTEXT), args)[0]["offset"] for step in range(600)]
     assert all(150 < drawn.count(offset) < 250 for offset in range(3)) and len(set(drawn)) == 3
 
 
@@ -499,23 +499,24 @@ def test_a_step_waits_for_as_many_cell_applications_as_its_recorded_depth(
     """In SMT exactly one, whatever the sequence: the cell is never unrolled."""
     args = tiny_arguments(tmp_path, method="bptt" if phase == "bptt" else "smt", **changes)
     part = schedule.Phase(phase, 0.0, 1.0, 1e-3)
-    draws, depth = schedule.draws(part, 3, length=16, full_length=16, context_length=CONTEXT, args=args)
-    objective = Objective(tiny_student(), tiny_teacher())
+    choices, depth = draws(part, Moment(3, 16, 16, CONTEXT), args)
+    objective = Objective(tiny_student(), tiny_teacher(), args)
     calls: list[int] = []
     objective.model.model.cell.register_forward_hook(lambda *_: calls.append(1))
-    objective(phase, random_batch(2, 16), **draws)
+    objective(phase, random_batch(2, 16), **choices)
     assert len(calls) == depth == applications
 
 
 @pytest.mark.parametrize("phase", ["smt", "dmt", "bptt"])
-def test_the_loss_of_each_phase_reaches_exactly_what_the_phase_trains(phase):
-    objective = Objective(tiny_student(), None if phase == "bptt" else tiny_teacher())
-    draws = {"smt": {"timestep": 3, "num_labels": 3}, "dmt": {"start": 1, "rollout_length": R}}.get(phase, {})
-    loss, parts = objective(phase, random_batch(4, 16), **draws)
+def test_the_loss_of_each_phase_reaches_exactly_what_the_phase_trains(phase, tmp_path):
+    args = tiny_arguments(tmp_path)
+    objective = Objective(tiny_student(), None if phase == "bptt" else tiny_teacher(), args)
+    choices = {"smt": {"timestep": 3, "num_labels": 3}, "dmt": {"start": 1, "rollout_length": R}}.get(phase, {})
+    loss, parts = objective(phase, random_batch(4, 16), **choices)
     assert all(not value.requires_grad and value.ndim == 0 for value in parts.values())
     loss.backward()
     reached = {n for n, p in objective.named_parameters() if p.grad is not None and p.grad.any()}
-    assert reached == {n for n, _ in objective.named_parameters() if n.startswith(TRAINED[phase])}
+    assert reached == {n for n, _ in objective.named_parameters() if n.startswith(PHASES[phase].trains)}
 
 
 @torch.no_grad()
@@ -542,21 +543,21 @@ def test_only_timesteps_that_some_row_is_asked_at_are_read_out(phase, asked, mon
     targets = torch.full_like(batch["shift_labels"], -100)
     targets[0, asked] = batch["input_ids"][0, asked]  # of one row, so that of a column one target is enough
     batch["shift_labels"] = targets
-    draws = {
+    choices = {
         "smt": {"timestep": 5, "num_labels": 4, "prediction_weight": 0.0},
         "dmt": {"start": 2, "rollout_length": R},
     }.get(phase, {})
-    objective = Objective(model, teacher)
+    objective = Objective(model, teacher, tiny_arguments(Path("unused")))
     read: list[int] = []
     for readout in (model.model.readout, teacher.readout):
         readout.register_forward_hook(lambda *called: read.append(len(called[1][0])))
-    loss, _ = objective(phase, batch, **draws)
+    loss, _ = objective(phase, batch, **choices)
     loss.backward()
     assert read[-1] == 3 * max(1, len(asked))
     gradients_of_some = [p.grad for p in objective.parameters()]
     objective.zero_grad()
     monkeypatch.setattr(objectives, "timesteps_asked", lambda targets: torch.arange(targets.shape[1]))
-    everything, _ = objective(phase, batch, **draws)
+    everything, _ = objective(phase, batch, **choices)
     everything.backward()
     assert read[-1] == 3 * {"smt": 4, "dmt": R, "bptt": 8}[phase]
     torch.testing.assert_close(loss, everything)

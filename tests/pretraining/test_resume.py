@@ -23,8 +23,8 @@ from tiny_training import (
 )
 
 import smt_hf
-from smt_hf.pretraining import checkpointing
 from smt_hf.pretraining.trainer import Interrupted, SMTPretrainer
+from smt_hf.runs import checkpoints
 
 
 class Killed(BaseException):
@@ -66,7 +66,7 @@ def final_state(folder: Path, resume: bool = False, **options):
     """What is left of a finished run: weights, metrics and counts, without times."""
     trainer = tiny_trainer(folder, Stream(), Stream(), **options)
     record = trainer.train(resume=resume)
-    counts = {name: record[name] for name in ("steps", "tokens", "sequential_steps", "final")}
+    counts = {name: getattr(record, name) for name in ("steps", "tokens", "sequential_steps", "final")}
     return weights_of(trainer), untimed(metrics(folder)), counts
 
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_holds_safetensors_counters_and_the_optimizer(tmp_path):
         "state.json",
     }
     state = json.loads((folder / "state.json").read_text())
-    assert state["format"] == checkpointing.FORMAT and state["step"] == 8
+    assert state["format"] == checkpoints.FORMAT and state["step"] == 8
 
 
 def test_half_a_checkpoint_is_never_picked_up(tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_half_a_checkpoint_is_never_picked_up(tmp_path, capsys):
     (broken / "checkpoints" / "step_0000005" / "state.json").unlink()
     (broken / "checkpoints" / "step_0000007").mkdir()
     (broken / "checkpoints" / "step_latest").mkdir()
-    assert checkpointing.list_checkpoints(broken / "checkpoints")[-1] == whole
+    assert checkpoints.list_checkpoints(broken / "checkpoints")[-1] == whole
     resumed = final_state(broken, resume=True, checkpoint_every=2)
     assert "step_0000004" in capsys.readouterr().out
     assert_same_ending(resumed, unbroken)
@@ -196,13 +196,13 @@ def test_killed_while_writing_a_checkpoint_the_last_whole_one_is_resumed(tmp_pat
         return write
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "save_file", dying(checkpointing.save_file))
+        patch.setattr(checkpoints, "save_file", dying(checkpoints.save_file))
         patch.setattr(torch, "save", dying(torch.save))
-        patch.setattr(checkpointing, "write_atomic", dying(checkpointing.write_atomic))
+        patch.setattr(checkpoints, "write_atomic", dying(checkpoints.write_atomic))
         trainer = tiny_trainer(broken, Stream(), Stream(), checkpoint_every=3)
         with pytest.raises(Killed):
             trainer.train()
-    assert [path.name for path in checkpointing.list_checkpoints(broken / "checkpoints")] == ["step_0000003"]
+    assert [path.name for path in checkpoints.list_checkpoints(broken / "checkpoints")] == ["step_0000003"]
     assert_same_ending(final_state(broken, resume=True, checkpoint_every=3), unbroken)
     assert not list((broken / "checkpoints").glob(".*"))
 
@@ -217,16 +217,16 @@ def test_a_full_disk_names_the_checkpoint_and_leaves_no_half_of_it(tmp_path, mon
             raise OSError(28, "No space left on device", str(where))
         return right(content, path, *args, **kwargs)
 
-    holder, name = (torch, "save") if function == "torch.save" else (checkpointing, function)
+    holder, name = (torch, "save") if function == "torch.save" else (checkpoints, function)
     right = getattr(holder, name)
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, full)
         with pytest.raises(OSError) as error:
             tiny_trainer(tmp_path, Stream(), Stream(), checkpoint_every=3).train()
-    checkpoints = tmp_path / "checkpoints"
+    folder = tmp_path / "checkpoints"
     message = str(error.value)
-    assert str(checkpoints / "step_0000006") in message and "disk space" in message and "\n" not in message
-    assert [path.name for path in checkpoints.iterdir()] == ["step_0000003"]
+    assert str(folder / "step_0000006") in message and "disk space" in message and "\n" not in message
+    assert [path.name for path in folder.iterdir()] == ["step_0000003"]
     final_state(tmp_path, resume=True, checkpoint_every=3)
 
 
@@ -255,6 +255,13 @@ class OtherStream(Stream):
         ({"encoder_type": "bidirectional"}, ["teacher", "encoder_type", "now 'bidirectional'"]),
         ({"method": "bptt"}, ["method", "'smt'", "now 'bptt'"]),
         ({"seed": 5}, ["seed", "0 (now 5)"]),
+        # What shapes the schedule or the steps: a phase would run at another rate, or not at all.
+        ({"max_steps": 16}, ["max_steps 8 (now 16)"]),
+        ({"dmt_fraction": 0.0}, ["dmt_fraction 0.5 (now 0.0)"]),
+        ({"batch_size": 4}, ["batch_size 8 (now 4)"]),
+        ({"learning_rate": 1e-4}, ["learning_rate", "(now 0.0001)"]),
+        ({"dynamics_weight": 3.0}, ["dynamics_weight", "(now 3.0)"]),
+        ({"max_minutes": 1.0}, ["max_steps 8 (now None)", "max_minutes None (now 1.0)"]),
         ({"train_dataset": OtherStream()}, ["data_fingerprint", "of the stream", "of another stream"]),
     ],
 )

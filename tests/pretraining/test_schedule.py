@@ -12,22 +12,21 @@ from tiny_training import Stream, tiny_arguments
 
 from smt_hf.data import RetrievalTask
 from smt_hf.data.tasks import ReverseCopyTask
-from smt_hf.pretraining import schedule
-from smt_hf.pretraining.arguments import SMTPretrainingArguments
+from smt_hf.pretraining import phases, schedule
 from smt_hf.pretraining.batching import StepSampler, batches_at_length, prompt_length
+from smt_hf.pretraining.phases import Moment, phases_of
 from smt_hf.pretraining.schedule import Phase
+from smt_hf.runs.arguments import SMTPretrainingArguments
 
 HERE = Path("unused")
 
 
 def draws(phase: Phase, step: int, length: int, context: int, args: SMTPretrainingArguments, full: int = 0):
-    """`schedule.draws` at the full length, unless another one is given."""
-    return schedule.draws(
-        phase, step, length=length, full_length=full or length, context_length=context, args=args
-    )
+    """`phases.draws` at the full length, unless another one is given."""
+    return phases.draws(phase, Moment(step, length, full or length, context), args)
 
 
-SMT, DMT = Phase("smt", 0.0, 0.6, 1e-3), Phase("dmt", 0.6, 1.0, 2e-4)
+SMT, DMT = Phase("smt", 0.0, 0.6, 1e-3), Phase("dmt", 0.6, 1.0, 2e-4, grows=False)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_learning_rate_warms_up_and_decays_within_its_phase(phase, progress, exp
 @pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
 def test_without_warm_up_and_decay_the_rate_is_constant(progress):
     args = tiny_arguments(HERE, method="bptt", learning_rate=3e-3, warmup_ratio=0.0, decay_ratio=0.0)
-    (phase,) = schedule.phases(args)
+    (phase,) = phases_of(args)
     assert schedule.learning_rate(phase, progress, args) == 3e-3
 
 
@@ -66,30 +65,26 @@ def test_warm_up_and_decay_that_overlap_take_the_smaller():
 
 
 def test_phases_share_the_budget():
-    assert schedule.phases(tiny_arguments(HERE, method="bptt", learning_rate=2e-3)) == [
-        ("bptt", 0.0, 1.0, 2e-3)
-    ]
-    smt, dmt = schedule.phases(
-        tiny_arguments(HERE, dmt_fraction=0.25, learning_rate=2e-3, dmt_learning_rate=1e-4)
-    )
-    assert smt == ("smt", 0.0, 0.75, 2e-3) and dmt == ("dmt", 0.75, 1.0, 1e-4)
-    assert [phase.name for phase in schedule.phases(tiny_arguments(HERE, dmt_fraction=0.0))] == ["smt"]
-    assert [phase.name for phase in schedule.phases(tiny_arguments(HERE, dmt_fraction=1.0))] == ["dmt"]
+    assert phases_of(tiny_arguments(HERE, method="bptt", learning_rate=2e-3)) == [Phase("bptt", 0.0, 1.0, 2e-3)]
+    smt, dmt = phases_of(tiny_arguments(HERE, dmt_fraction=0.25, learning_rate=2e-3, dmt_learning_rate=1e-4))
+    assert smt == Phase("smt", 0.0, 0.75, 2e-3) and dmt == Phase("dmt", 0.75, 1.0, 1e-4, grows=False)
+    assert [phase.name for phase in phases_of(tiny_arguments(HERE, dmt_fraction=0.0))] == ["smt"]
+    assert [phase.name for phase in phases_of(tiny_arguments(HERE, dmt_fraction=1.0))] == ["dmt"]
 
 
 def test_bptt_gets_its_share_after_smt_and_dmt():
     args = tiny_arguments(HERE, dmt_fraction=0.25, bptt_fraction=0.125, bptt_learning_rate=5e-4)
-    assert [(phase.name, phase.start, phase.end) for phase in schedule.phases(args)] == [
+    assert [(phase.name, phase.start, phase.end) for phase in phases_of(args)] == [
         ("smt", 0.0, 0.625),
         ("dmt", 0.625, 0.875),
         ("bptt", 0.875, 1.0),
     ]
-    assert schedule.phases(args)[-1].learning_rate == 5e-4
+    assert phases_of(args)[-1].learning_rate == 5e-4
 
 
 @pytest.mark.parametrize("dmt", [i / 20 for i in range(21)])
 def test_fractions_of_the_whole_budget_leave_no_crumb_of_a_phase(dmt):
-    names = [p.name for p in schedule.phases(tiny_arguments(HERE, dmt_fraction=dmt, bptt_fraction=1 - dmt))]
+    names = [p.name for p in phases_of(tiny_arguments(HERE, dmt_fraction=dmt, bptt_fraction=1 - dmt))]
     assert names == ["dmt"] * (dmt > 0) + ["bptt"] * (dmt < 1)
 
 
@@ -109,7 +104,7 @@ def test_sequences_grow_geometrically_from_the_start_length_to_the_full_one():
 
 def test_only_the_first_phase_has_a_curriculum():
     assert schedule.sequence_length(DMT, 0.6, 256, curriculum()) == 256
-    assert schedule.sequence_length(Phase("dmt", 0.0, 1.0, 1.0), 0.0, 256, curriculum()) == 256
+    assert schedule.sequence_length(Phase("dmt", 0.0, 1.0, 1.0, grows=False), 0.0, 256, curriculum()) == 256
     assert schedule.sequence_length(Phase("bptt", 0.6, 1.0, 1.0), 0.6, 256, curriculum()) == 256
     assert schedule.sequence_length(Phase("bptt", 0.0, 1.0, 1.0), 0.0, 256, curriculum()) == 16
     assert schedule.sequence_length(SMT, 0.0, 256, tiny_arguments(HERE)) == 256
@@ -150,9 +145,9 @@ def test_the_future_is_predicted_from_the_end_of_the_prompt_about_as_often_as_as
     args, plain = tiny_arguments(HERE, prompt_fraction=fraction), tiny_arguments(HERE)
     found = []
     for step in range(2000):
-        drawn = schedule.draws(SMT, step, 64, 64, 20, args, prompt_length=7)[0]
+        drawn = phases.draws(SMT, Moment(step, 64, 64, 20, 7), args)[0]
         found.append(drawn.pop("predict_from", None))
-        assert drawn == schedule.draws(SMT, step, 64, 64, 20, plain)[0]  # the labels are those of before
+        assert drawn == phases.draws(SMT, Moment(step, 64, 64, 20), plain)[0]  # the labels are those of before
     assert set(found) <= {None, 6}
     assert found.count(6) / 2000 == pytest.approx(fraction, abs=0.03)
 
@@ -164,7 +159,7 @@ def test_a_prompt_ends_before_the_first_target_and_within_the_context():
     assert prompt_length(text) == 0
     assert prompt_length([{"input_ids": [1], "shift_labels": [-100]}]) == 0
     for prompt, expected in ((0, -1), (16, 15), (50, 19)):
-        assert schedule.draws(SMT, 3, 64, 64, 20, args, prompt)[0]["predict_from"] == expected
+        assert phases.draws(SMT, Moment(3, 64, 64, 20, prompt), args)[0]["predict_from"] == expected
 
 
 def test_smt_timesteps_stay_inside_a_sequence_shorter_than_the_context():

@@ -2,6 +2,7 @@
 # mypy: disable-error-code="arg-type, misc, union-attr"
 """The loop: it learns, each phase moves what it should, budgets end, and what is broken is not saved."""
 
+import dataclasses
 import math
 from itertools import pairwise
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from tiny_training import (
 
 import smt_hf.pretraining.objectives as objectives
 import smt_hf.pretraining.trainer as trainer_module
-from smt_hf.pretraining.objectives import TRAINED
+from smt_hf.pretraining.phases import PHASES
 from smt_hf.pretraining.trainer import NonFiniteLossError, SMTPretrainer
 
 
@@ -53,10 +54,10 @@ def learned(tmp_path_factory):
 def test_smt_then_dmt_learns_what_only_a_memory_can_know(learned):
     _, record = learned
     assert pytest.approx(0.6365, abs=1e-3) == PeriodicStream.UNIGRAM
-    assert record["final"]["loss"] < 0.5 * PeriodicStream.BIGRAM < 0.5 * PeriodicStream.UNIGRAM
+    assert record.final["loss"] < 0.5 * PeriodicStream.BIGRAM < 0.5 * PeriodicStream.UNIGRAM
     # Three times as far as it was trained, too.
-    assert [part["end"] for part in record["final"]["by_horizon"]] == [32, 48]
-    assert record["final"]["by_horizon"][1]["loss"] < 0.5 * PeriodicStream.BIGRAM
+    assert [part["end"] for part in record.final["by_horizon"]] == [32, 48]
+    assert record.final["by_horizon"][1]["loss"] < 0.5 * PeriodicStream.BIGRAM
 
 
 def test_the_run_goes_through_both_phases_with_their_own_parts(learned):
@@ -76,15 +77,15 @@ def test_evaluations_are_spread_over_the_run_and_report_loss_by_horizon_and_drif
     for line in lines:
         assert {"loss", "accuracy", "targets", "by_horizon", "drift"} <= line["evaluation"].keys()
         assert [point["horizon"] for point in line["evaluation"]["drift"]] == [1, 2, 4, 8]
-    assert lines[-1]["evaluation"] == record["final"]
+    assert lines[-1]["evaluation"] == record.final
 
 
 def test_the_record_counts_tokens_and_sequential_steps(learned):
     _, record = learned
-    assert record["status"] == "finished" and record["steps"] == 300
-    assert record["tokens"] == 300 * 8 * 16
-    assert record["sequential_steps"] == 150 * 1 + 150 * 4  # one for a step of SMT, R for one of DMT
-    assert record["seconds"] > 0
+    assert record.status == "finished" and record.steps == 300
+    assert record.tokens == 300 * 8 * 16
+    assert record.sequential_steps == 150 * 1 + 150 * 4  # one for a step of SMT, R for one of DMT
+    assert record.seconds > 0
 
 
 def test_the_model_is_left_able_to_go_on(learned):
@@ -99,7 +100,9 @@ def test_the_model_is_left_able_to_go_on(learned):
 
 @pytest.mark.parametrize("phase", ["smt", "dmt", "bptt", "bptt after smt"])
 def test_each_phase_moves_every_parameter_it_trains_and_no_other(tmp_path, monkeypatch, phase):
-    monkeypatch.setattr(trainer_module, "hand_over", lambda *_: None)  # it copies; here only training counts
+    # It hands over by copying; here only training counts.
+    without = dataclasses.replace(PHASES["smt"], at_end=None, before_evaluation=None)
+    monkeypatch.setitem(PHASES, "smt", without)
     method = "bptt" if phase == "bptt" else "smt"
     fraction = 1.0 if phase == "dmt" else 0.0
     # Without weight decay, which would move what has no gradient.
@@ -120,7 +123,7 @@ def test_each_phase_moves_every_parameter_it_trains_and_no_other(tmp_path, monke
         for name, value in m.named_parameters()
         if not torch.equal(value, before[f"{prefix}.{name}"])
     }
-    assert moved == {name for name in before if name.startswith(TRAINED[phase.split()[0]])}
+    assert moved == {name for name in before if name.startswith(PHASES[phase.split()[0]].trains)}
 
 
 def test_bptt_after_dmt_goes_on_from_the_memory_handed_over_and_learns_it(tmp_path):
@@ -135,8 +138,8 @@ def test_bptt_after_dmt_goes_on_from_the_memory_handed_over_and_learns_it(tmp_pa
         starts.append(gap.abs().max().item())
     assert starts[0] < 1e-5 < 1e-4 < starts[1]
     assert [line["phase"] for line in losses(tmp_path / "moved")] == ["smt"] * 3 + ["dmt"] * 2 + ["bptt"] * 3
-    assert records[1]["sequential_steps"] == 3 * 1 + 2 * 4 + 3 * 16
-    assert "drift" in records[1]["final"]  # of the phase, too: BPTT may go where the teacher is not
+    assert records[1].sequential_steps == 3 * 1 + 2 * 4 + 3 * 16
+    assert "drift" in records[1].final  # of the phase, too: BPTT may go where the teacher is not
 
 
 def test_the_weights_of_the_losses_reach_the_training(tmp_path):
@@ -180,7 +183,7 @@ def test_accumulated_parts_equal_the_whole_batch(tmp_path, parts):
         )
         record = trainer.train()
         weights.append(weights_of(trainer))
-        lines.append((record["steps"], record["tokens"]))
+        lines.append((record.steps, record.tokens))
     assert lines[0] == lines[1] == (3, 3 * 8 * 16)
     for name, value in weights[0].items():
         torch.testing.assert_close(
@@ -191,7 +194,7 @@ def test_accumulated_parts_equal_the_whole_batch(tmp_path, parts):
 def test_a_run_without_evaluation_data_or_teacher_finishes(tmp_path):
     trainer = SMTPretrainer(tiny_student(), None, tiny_arguments(tmp_path, method="bptt"), Stream())
     record = trainer.train()
-    assert record["final"] == {} and record["teacher"] is None
+    assert record.final == {} and record.teacher is None
     assert (tmp_path / "model.safetensors").is_file() and not (tmp_path / "teacher").exists()
     assert "no validation data" in (tmp_path / "README.md").read_text()
 
@@ -199,12 +202,12 @@ def test_a_run_without_evaluation_data_or_teacher_finishes(tmp_path):
 @pytest.mark.parametrize("cell", ["transformer", "mlp", "lstm", "elman"])
 def test_every_cell_trains(tmp_path, cell):
     record = tiny_trainer(tmp_path, cell=cell, eval_dataset=Stream(), num_sweeps=2, max_steps=4).train()
-    assert record["cell"] == cell and math.isfinite(record["final"]["loss"])
+    assert record.cell == cell and math.isfinite(record.final["loss"])
 
 
 def test_the_papers_encoder_trains(tmp_path):
     record = tiny_trainer(tmp_path, encoder_type="bidirectional", eval_dataset=Stream(), max_steps=4).train()
-    assert record["teacher"]["encoder_type"] == "bidirectional" and math.isfinite(record["final"]["loss"])
+    assert (record.teacher or {})["encoder_type"] == "bidirectional" and math.isfinite(record.final["loss"])
 
 
 # ---------------------------------------------------------------- budgets and schedules
@@ -215,7 +218,7 @@ def test_a_budget_in_minutes_ends_in_time_and_shares_the_phases_by_time(tmp_path
     ticks = iter(range(10_000))
     monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 2))
     record = tiny_trainer(tmp_path, max_minutes=0.1, dmt_fraction=0.25).train()  # 6 s
-    assert record["steps"] == 12 and record["seconds"] == 6.0
+    assert record.steps == 12 and record.seconds == 6.0
     lines = losses(tmp_path)
     assert [line["phase"] for line in lines] == ["smt"] * 9 + ["dmt"] * 3
     assert [line["progress"] for line in lines] == pytest.approx([i / 12 for i in range(12)])
@@ -226,7 +229,7 @@ def test_a_budget_in_real_minutes_is_kept(tmp_path):
     lines = losses(tmp_path)
     progress = [line["progress"] for line in lines]
     assert all(earlier < later for earlier, later in pairwise(progress)) and progress[-1] < 1
-    assert record["seconds"] >= 0.3
+    assert record.seconds >= 0.3
     assert lines[-2]["seconds"] <= 0.3  # logged in ms; it ends with the first step that goes past
 
 
@@ -241,8 +244,8 @@ def test_learning_rates_and_lengths_follow_the_schedule(tmp_path):
     assert [line["learning_rate"] for line in lines] == pytest.approx(expected)
     lengths = [line["sequence_length"] for line in lines]
     assert lengths[0] == 4 and lengths[2] == 8 and lengths[4:] == [16] * 6 and lengths == sorted(lengths)
-    assert record["sequential_steps"] == sum(lengths)
-    assert record["tokens"] == pytest.approx(10 * 8 * 16, rel=0.05)
+    assert record.sequential_steps == sum(lengths)
+    assert record.tokens == pytest.approx(10 * 8 * 16, rel=0.05)
 
 
 # ---------------------------------------------------------------- when the loss is not finite

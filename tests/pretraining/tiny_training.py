@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import Dataset
 
 from smt_hf import SMTConfig, SMTForCausalLM
-from smt_hf.pretraining.arguments import SMTPretrainingArguments
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
 from smt_hf.pretraining.trainer import SMTPretrainer
+from smt_hf.runs.arguments import SMTPretrainingArguments
 
 VOCAB, WIDTH, TOKENS, HEADS = 11, 16, 2, 2
 CONTEXT, FUTURE = 12, 4

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from .recipe import SYMBOLS, SYMBOLS_SMT, Length, Recipe
+from ..recipe import SYMBOLS, SYMBOLS_SMT, Length, Recipe
 
 RECENCY = Recipe(
     about="say the last 4 symbols of a list",
     dataset="recency",
     # Four symbols and their cue need 8 tokens at least.
-    lengths={32: Length(2, {"curriculum-start-length": 8, "rollout-length": 31})},
+    lengths={32: Length(2, {"curriculum_start_length": 8, "rollout_length": 31})},
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,
 )

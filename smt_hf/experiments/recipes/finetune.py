@@ -1,6 +1,6 @@
 """Finetune: SMT and DMT, then BPTT. Does a cell that has a good start by itself pass its teacher?"""
 
-from .recipe import Recipe, by_name
+from ..recipe import Recipe, by_name
 from .text import TEXT
 
 FINETUNE = Recipe(
@@ -14,7 +14,7 @@ FINETUNE = Recipe(
     # The teacher is bounded by SMT's share and DMT needs little, so BPTT gets what DMT can spare. It goes on
     # from trained weights: a lower rate than from scratch, and a tenth of that rate in case it is too high.
     variants=by_name(
-        {"dmt-fraction": 0.2, "bptt-fraction": 0.4, "bptt-learning-rate": 1e-3},
-        {"dmt-fraction": 0.2, "bptt-fraction": 0.4, "bptt-learning-rate": 1e-4},
+        {"dmt_fraction": 0.2, "bptt_fraction": 0.4, "bptt_learning_rate": 1e-3},
+        {"dmt_fraction": 0.2, "bptt_fraction": 0.4, "bptt_learning_rate": 1e-4},
     ),
 )

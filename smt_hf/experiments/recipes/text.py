@@ -1,6 +1,6 @@
 """Text: Python's manual, byte by byte. The two methods where BPTT has all that it needs: short dependencies."""
 
-from .recipe import Length, Recipe
+from ..recipe import Length, Recipe
 
 TEXT = Recipe(
     about="python-docs, bits per byte by horizon",
@@ -9,7 +9,7 @@ TEXT = Recipe(
     # them in the same time (docs/results.md), so this is its length whatever that of SMT.
     lengths={160: Length(7)},
     arguments={"preset": "small"},
-    smt={"learning-rate": 2e-3},
-    bptt={"sequence-length": 64},
+    smt={"learning_rate": 2e-3},
+    bptt={"sequence_length": 64},
     tested=(),  # judged by horizon instead
 )

@@ -1,6 +1,6 @@
 """Retrieval: one marked value, held through noise. How far back can a memory that is never unrolled reach?"""
 
-from .recipe import Length, Recipe
+from ..recipe import Length, Recipe
 
 RETRIEVAL = Recipe(
     about="hold one marked value through noise (T = 64, 256, 1024)",
@@ -9,16 +9,16 @@ RETRIEVAL = Recipe(
     # Batches shrink as rows grow, so that a step has 2,048 tokens at every length: enough rows to average
     # over, and hundreds of steps a minute.
     lengths={
-        64: Length(2, {"batch-size": 32, "curriculum-start-length": 16, "rollout-length": 32}),
-        256: Length(5, {"batch-size": 8, "curriculum-start-length": 32, "rollout-length": 64}),
+        64: Length(2, {"batch_size": 32, "curriculum_start_length": 16, "rollout_length": 32}),
+        256: Length(5, {"batch_size": 8, "curriculum_start_length": 32, "rollout_length": 64}),
         1024: Length(
             15,
             {
-                "batch-size": 2,
-                "curriculum-start-length": 32,
-                "rollout-length": 128,
+                "batch_size": 2,
+                "curriculum_start_length": 32,
+                "rollout_length": 128,
                 # With two rows a step, five times this rate undoes what SMT has learned (RESULTS.md).
-                "dmt-learning-rate": 3e-4,
+                "dmt_learning_rate": 3e-4,
             },
         ),
     },

@@ -1,6 +1,6 @@
 """Normalisation: the GRU cell with and without its RMS norm. Why does the paper see GRU collapse under SMT?"""
 
-from .recipe import Recipe
+from ..recipe import Recipe
 from .retrieval import RETRIEVAL
 
 NORMALISATION = Recipe(

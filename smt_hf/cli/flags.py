@@ -1,0 +1,58 @@
+"""Flags for the fields of a `RunSpec`: their names, their help, and what was given of them."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from smt_hf.runs.spec import FIELDS, RunSpec, flag, kinds_of, load_preset, preset_names
+
+
+def add_fields(parser: argparse.ArgumentParser, names: Iterable[str], values: dict[str, Any]) -> None:
+    """One flag for each field, in groups. values: what will hold where nothing is given, for the help.
+
+    Words are taken as they are: `RunSpec` reads them, and says in one sentence what is wrong with them.
+    """
+    groups: dict[str, Any] = {}
+    for name in names:
+        field = FIELDS[name]
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        holds = values.get(name, field.default)
+        shown = "" if holds is None or not isinstance(holds, str | int | float) else f" [{holds}]"
+        text = (field.metadata["help"] + shown).replace("%", "%%")
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
+        if bool in kinds_of(RunSpec, name):
+            parser_action: Any = argparse.BooleanOptionalAction
+            groups[title].add_argument(flag(name), action=parser_action, help=text, **options)
+        else:
+            metavar = flag(name)[2:].upper().replace("-", "_")
+            groups[title].add_argument(flag(name), metavar=metavar, help=text, **options)
+
+
+def given_fields(args: argparse.Namespace, names: Iterable[str] = FIELDS) -> dict[str, Any]:
+    """The values of the flags that were given, as words."""
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def held_values(words: Iterable[str]) -> dict[str, Any]:
+    """What holds under the preset, the cell and the file that a command line names: help shows it."""
+    known = argparse.ArgumentParser(add_help=False)
+    for name in ("preset", "cell", "config"):
+        known.add_argument(f"--{name}")
+    found, _ = known.parse_known_args(list(words))
+    values: dict[str, Any] = {}
+    if found.config and Path(found.config).is_file():
+        from smt_hf.runs.record import read_config
+
+        values, _ = read_config(Path(found.config))
+    preset = str(found.preset or values.get("preset") or FIELDS["preset"].default)
+    cell = str(found.cell or values.get("cell") or FIELDS["cell"].default)
+    if preset not in preset_names():
+        return values
+    return {**load_preset(preset, cell)[1], **values, "preset": preset, "cell": cell}
+
+
+def preset_help() -> str:
+    return "; ".join(f"{name}: {load_preset(name, '')[0]}" for name in preset_names())

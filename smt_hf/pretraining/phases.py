@@ -1,0 +1,142 @@
+"""The phases of a run, one row each. A new phase is one row: nothing else asks for a phase by its name."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from smt_hf.models.modeling_smt import SMTForCausalLM
+from smt_hf.runs.arguments import SMTPretrainingArguments
+
+from . import objectives
+from .schedule import Phase, draw_start, draw_timestep
+from .teacher import SMTTeacher, hand_over
+
+Args = SMTPretrainingArguments
+Draws = tuple[dict[str, int], int]
+
+
+class Moment(NamedTuple):
+    """What the draws of a step depend on. length: of its rows, full_length without a curriculum;
+    context_length: what the teacher reads; prompt_length: tokens before the first target."""
+
+    step: int
+    length: int
+    full_length: int
+    context_length: int
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class PhaseRow:
+    """loss: (model, teacher, batch, args, **draws) → (loss, its parts). trains: prefixes of the parameters of
+    `Objective` that it trains. draws: (moment, args) → the random choices of a step, the same on every process,
+    and its sequential depth: how many applications of the cell wait for one another.
+    share: (args) → its part of the budget. learning_rate: (args) → its peak.
+    needs_teacher: whether it is left out of a run without one. grows: whether it follows the length curriculum.
+    at_end, before_evaluation: (teacher, model) → what happens then.
+    """
+
+    loss: Callable[..., Any]
+    trains: tuple[str, ...]
+    draws: Callable[[Moment, Args], Draws]
+    share: Callable[[Args], float]
+    learning_rate: Callable[[Args], float]
+    needs_teacher: bool = True
+    grows: bool = True
+    at_end: Callable[..., None] | None = None
+    before_evaluation: Callable[..., None] | None = None
+
+
+def draws_of_smt(moment: Moment, args: Args) -> Draws:
+    """Under a length curriculum batches have more rows, so rows have fewer labels: as many per step."""
+    rng = random.Random(f"{args.seed}-{moment.step}")
+    context = min(moment.length, moment.context_length)
+    num_labels = max(2, args.num_labels * moment.length // moment.full_length)
+    labels = {"timestep": draw_timestep(rng, context), "num_labels": num_labels}
+    if rng.random() < args.prompt_fraction:
+        labels["predict_from"] = min(moment.prompt_length, context) - 1
+    return labels, 1
+
+
+def draws_of_dmt(moment: Moment, args: Args) -> Draws:
+    """The depth is that of the rollout, and one for the gradient pass."""
+    rng = random.Random(f"{args.seed}-{moment.step}")
+    choices = {
+        "start": draw_start(rng, min(moment.length, moment.context_length), args),
+        "rollout_length": args.rollout_length,
+        "num_sweeps": args.num_sweeps,
+        "label_every": args.dmt_label_every,
+        "offset": rng.randrange(args.dmt_label_every),
+    }
+    longest = args.rollout_length - 1
+    return choices, 1 + (min(args.num_sweeps, longest) if args.num_sweeps else longest)
+
+
+def draws_of_bptt(moment: Moment, args: Args) -> Draws:
+    return {}, moment.length
+
+
+PHASES: dict[str, PhaseRow] = {
+    "smt": PhaseRow(
+        loss=lambda model, teacher, batch, args, **draws: objectives.smt_loss(
+            model, teacher, batch, **{**args.smt_options, **draws}
+        ),
+        trains=("teacher.", "model.model.embed_tokens.", "model.model.cell."),
+        draws=draws_of_smt,
+        share=lambda args: 1 - (args.dmt_fraction + args.bptt_fraction),
+        learning_rate=lambda args: args.learning_rate,
+        # The model's readout and m_∅ are the teacher's.
+        at_end=hand_over,
+        before_evaluation=hand_over,
+    ),
+    "dmt": PhaseRow(
+        loss=lambda model, teacher, batch, args, **draws: objectives.dmt_loss(model, teacher, batch, **draws),
+        trains=("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
+        draws=draws_of_dmt,
+        share=lambda args: args.dmt_fraction,
+        learning_rate=lambda args: args.dmt_learning_rate,
+        grows=False,
+    ),
+    # m_∅ is the encoder's answer until BPTT, which asks no teacher and learns it too.
+    "bptt": PhaseRow(
+        loss=lambda model, teacher, batch, args, **draws: objectives.bptt_loss(model, batch),
+        trains=("model.",),
+        draws=draws_of_bptt,
+        share=lambda args: args.bptt_fraction if args.method == "smt" else 1.0,
+        learning_rate=lambda args: args.bptt_learning_rate if args.method == "smt" else args.learning_rate,
+        needs_teacher=False,
+    ),
+}
+
+
+def phases_of(args: Args) -> list[Phase]:
+    """The phases of a run, one after another, each with its stretch of the budget."""
+    rows = {name: row for name, row in PHASES.items() if args.method == "smt" or not row.needs_teacher}
+    found, start = [], 0.0
+    for name, row in rows.items():
+        share = row.share(args)
+        if share > 1e-9:  # fractions are rounded
+            found.append(Phase(name, start, start + share, row.learning_rate(args), row.grows))
+            start += share
+    last = found.pop()
+    return [*found, last._replace(end=1.0)]  # not a rounded sum, which a run might never reach
+
+
+def draws(phase: Phase, moment: Moment, args: Args) -> Draws:
+    """The random choices of a step, the same on every process, and its sequential depth."""
+    return PHASES[phase.name].draws(moment, args)
+
+
+class Objective(nn.Module):
+    """The losses as one module's forward, which is what DDP and torch.compile need to see."""
+
+    def __init__(self, model: SMTForCausalLM, teacher: SMTTeacher | None, args: Args):
+        super().__init__()
+        self.model, self.teacher, self.args = model, teacher, args
+
+    def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
+        return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)
