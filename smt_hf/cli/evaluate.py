@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from smt_hf.data.kinds import in_words
     from smt_hf.evaluation.images import draw_images
-    from smt_hf.evaluation.metrics import METRICS, describe, report, report_by_length
+    from smt_hf.evaluation.metrics import describe, report, report_by_length
 
     from .loading import load_model, quiet
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{args.model} on {data.name}: {first['targets']:,} targets, {parameters:,} parameters")
     if data.kind == "task":
-        print(f"  {METRICS['task']} from a cold start, chance {result['chance']:.3f}")
+        print(f"  {in_words('task')} from a cold start, chance {result['chance']:.3f}")
         for length, accuracy in result["by_length"].items():
             print(f"  {length:>7} tokens: {accuracy:.4f}")
     else:

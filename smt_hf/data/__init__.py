@@ -1,8 +1,7 @@
 """Data: text corpora as packed windows, images as pixels, and synthetic tasks, behind one `load_data`.
 
-Every dataset here is map-style, gives `input_ids` and aligned `shift_labels` (-100: nothing to
-predict), stacks whole batches itself in `__getitems__` (use `collate_fn=keep_batch`), and has
-`name`, `metric`, `vocab_size`, `sequence_length`, `bytes_per_token`, `fingerprint`, `at_length`.
+Every dataset here is a `SequenceDataset`: map-style, gives `input_ids` and aligned `shift_labels` (-100:
+nothing to predict), and stacks whole batches itself in `__getitems__` (use `collate_fn=keep_batch`).
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from .batching import keep_batch
 from .corpora import read_documents, split_documents
+from .dataset import SequenceDataset, as_sequence_dataset, keep_batch
+from .kinds import METRICS, Kind
 from .packing import TokenWindows, load_windows
 from .pixels import DIGITS, PixelSequences, load_pixels
 from .tasks import TASKS, RetrievalTask, SyntheticTask, is_task, make_task
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "METRICS",
     "TASKS",
     "DataSplits",
     "PixelSequences",
     "RetrievalTask",
+    "SequenceDataset",
     "SyntheticTask",
     "TokenWindows",
+    "as_sequence_dataset",
     "byte_tokenizer",
     "data_kind",
     "keep_batch",
@@ -40,9 +43,6 @@ __all__ = [
     "split_documents",
     "symbol_tokenizer",
 ]
-
-
-Kind = Literal["text", "image", "task"]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from . import corpora
-from .batching import Batch, row_numbers
+from .dataset import Batch, StackedRows, row_numbers
 from .packed_file import FORMAT_VERSION, SPLITS, is_packed, open_split, pack
 from .tokenizer import tokenizer_fingerprint
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TokenWindows(Dataset[Batch]):
+class TokenWindows(StackedRows):
     """Every window of L tokens of one split of a packed corpus, in order of where it starts.
 
     Window i: `input_ids = tokens[i : i+L]` and `shift_labels = tokens[i+1 : i+L+1]`, so N tokens
@@ -39,7 +38,7 @@ class TokenWindows(Dataset[Batch]):
     Raises ValueError where the split is too short for one window.
     """
 
-    metric = "bits_per_byte"
+    kind = "text"
 
     def __init__(self, path: str | Path, split: str, sequence_length: int, name: str) -> None:
         if sequence_length < 1:
@@ -75,10 +74,6 @@ class TokenWindows(Dataset[Batch]):
             "shift_labels": torch.from_numpy(windows[:, 1:].astype(np.int64)),
         }
 
-    def __getitem__(self, index: int) -> Batch:
-        """One window: `input_ids` and `shift_labels`, both int64 (L,)."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
-
     def at_length(self, sequence_length: int) -> TokenWindows:
         """The same tokens in windows of another length."""
         return TokenWindows(self.path, self.split, sequence_length, self.name)
@@ -95,6 +90,12 @@ class TokenWindows(Dataset[Batch]):
             n = min(n, max_blocks)
         stream = torch.from_numpy(self._tokens[: n * length + 1].astype(np.int64))
         return stream[:-1].view(n, length), stream[1:].view(n, length)
+
+    def evaluation_rows(self, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """At most `count` blocks of `horizon` tokens, spread evenly over the text."""
+        x, y = self.blocks(horizon)
+        spread = slice(None, None, max(1, len(x) // count))
+        return x[spread][:count], y[spread][:count]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_tokens"}

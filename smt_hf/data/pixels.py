@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import from_numpy
-from torch.utils.data import Dataset
 
-from .batching import Batch, row_numbers
 from .corpora import load_table
+from .dataset import Batch, StackedRows, row_numbers
 from .tokenizer import symbol_tokenizer
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _DIGITS_MAXIMUM = 16  # of scikit-learn's digits, which count the dark dots in a
 _BYTE_MAXIMUM = 255
 
 
-class PixelSequences(Dataset[Batch]):
+class PixelSequences(StackedRows):
     """Images of one split. Row i: `input_ids` = (START, p_0 … p_{T-2}), `shift_labels` = (p_0 … p_{T-1}).
 
     Every pixel is predicted, the first one too, so nats per target / ln 2 are bits per dimension: of the
@@ -39,7 +38,7 @@ class PixelSequences(Dataset[Batch]):
     Raises ValueError for a length outside 1 … T.
     """
 
-    metric = "bits_per_dimension"
+    kind = "image"
     bytes_per_token = 1.0  # a token is one dimension
 
     def __init__(
@@ -82,10 +81,6 @@ class PixelSequences(Dataset[Batch]):
         start = np.full((len(labels), 1), self.grey_levels)
         input_ids = np.concatenate([start, labels[:, :-1]], axis=1)
         return {"input_ids": from_numpy(input_ids), "shift_labels": from_numpy(labels)}
-
-    def __getitem__(self, index: int) -> Batch:
-        """One image: `input_ids` and `shift_labels`, both int64 (T,)."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
 
 def load_pixels(

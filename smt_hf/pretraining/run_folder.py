@@ -22,8 +22,6 @@ import torch
 from .checkpointing import list_checkpoints, write_atomic
 
 PACKAGES = ("smt-hf", "torch", "transformers", "accelerate", "datasets")
-# What a dataset is judged by says what it is.
-KINDS = {"accuracy": "task", "bits_per_dimension": "image"}
 # What must not change when a run is resumed.
 FIXED = ("method", "model", "teacher", "seed", "data_fingerprint")
 
@@ -96,11 +94,11 @@ def new_record(model, teacher, args, phases, train_dataset) -> dict[str, Any]:
         "teacher": teacher.config.to_diff_dict() if teacher is not None else None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "state_bytes": 4 * model.config.num_memory_tokens * model.config.hidden_size,
-        "dataset": getattr(train_dataset, "name", type(train_dataset).__name__),
-        "data_kind": KINDS.get(getattr(train_dataset, "metric", ""), "text"),
-        "data_fingerprint": getattr(train_dataset, "fingerprint", None),
-        "sequence_length": len(train_dataset[0]["input_ids"]),
-        "bytes_per_token": getattr(train_dataset, "bytes_per_token", None),
+        "dataset": train_dataset.name,
+        "data_kind": train_dataset.kind,
+        "data_fingerprint": train_dataset.fingerprint,
+        "sequence_length": train_dataset.sequence_length,
+        "bytes_per_token": train_dataset.bytes_per_token,
         **environment(),
     }
 

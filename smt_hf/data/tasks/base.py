@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from ..batching import Batch, row_numbers
+from ..dataset import Batch, StackedRows, row_numbers
 from ..tokenizer import symbol_tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-IGNORE = -100
 _STREAMS = {"train": np.uint64(0), "validation": np.uint64(1 << 63)}
 _DEFAULT_ROWS = {"train": 2**31, "validation": 1024}
 
@@ -47,7 +45,7 @@ def below(draws: np.ndarray, limit: int) -> np.ndarray:
 
 # Dataclasses compare by value, but a dataset is looked up by identity.
 @dataclass(eq=False)
-class SyntheticTask(Dataset[Batch], ABC):
+class SyntheticTask(StackedRows, ABC):
     """Endless generated rows with known answers: `input_ids` and aligned `shift_labels`, -100 elsewhere.
 
     sequence_length: T, tokens in a row. What grows with it is said by each task; its vocabulary never
@@ -68,7 +66,7 @@ class SyntheticTask(Dataset[Batch], ABC):
     seed: int = field(default=0, kw_only=True)
     num_examples: int | None = field(default=None, kw_only=True)
 
-    metric: ClassVar[str] = "accuracy"
+    kind = "task"
     bytes_per_token: ClassVar[float | None] = None
 
     task: ClassVar[str]  # its name in TASKS
@@ -160,10 +158,6 @@ class SyntheticTask(Dataset[Batch], ABC):
         """`input_ids` and `shift_labels`, both int64 (B, T), of the rows `indices` (B,)."""
         input_ids, shift_labels = self.rows_from(self._draws(row_numbers(indices, len(self))))
         return {"input_ids": torch.from_numpy(input_ids), "shift_labels": torch.from_numpy(shift_labels)}
-
-    def __getitem__(self, index: int) -> Batch:
-        """One row: `input_ids` and `shift_labels`, both int64 (T,)."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __len__(self) -> int:
         return _DEFAULT_ROWS[self.split] if self.num_examples is None else self.num_examples
