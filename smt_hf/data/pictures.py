@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,9 @@ def table_images(name: str, column: str, split: str, streaming: bool) -> Iterato
         logger.warning(found.said(name))
     said: set[str] = set()
 
-    def say(what: str) -> None:
+    def say(where: str, what: str) -> None:
         if what not in said:
-            logger.warning(f"{name}: {what}")
+            logger.warning(f"{where} {what}, as do others like it below {name}")
         said.add(what)
 
     for number, value in enumerate(table_rows(name, table, column)):
@@ -42,13 +43,16 @@ def table_images(name: str, column: str, split: str, streaming: bool) -> Iterato
         yield _read(where, value, say)
 
 
-def _read(where: str, value: dict[str, Any], say: Callable[[str], None]) -> np.ndarray:
+def _read(where: str, value: dict[str, Any], say: Callable[[str, str], None]) -> np.ndarray:
     import datasets
 
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ValueError("images need Pillow; install it with pip install 'smt-hf[experiments]'.") from error
+    if value["bytes"] is None and Path(value["path"]).is_file():
+        # The library leaves a file open that it cannot decode.
+        value = {**value, "bytes": Path(value["path"]).read_bytes()}
     try:
         with warnings.catch_warnings():
             # Twice as large is an error to Pillow anyway; a row of so many pixels is none to train on.
@@ -58,6 +62,8 @@ def _read(where: str, value: dict[str, Any], say: Callable[[str], None]) -> np.n
         raise ValueError(
             f"{where} has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that an image may have."
         ) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{where} is empty or no image that Pillow reads; mend it or leave it out.") from error
     except Refused:
         raise
     except Exception as error:  # each format raises its own kinds
@@ -70,11 +76,11 @@ class Refused(ValueError):
     """An image that could be read, but not turned into grey values."""
 
 
-def _grey(where: str, image: Any, say: Callable[[str], None]) -> np.ndarray:
+def _grey(where: str, image: Any, say: Callable[[str, str], None]) -> np.ndarray:
     if getattr(image, "n_frames", 1) > 1:
-        say(f"of {where}, and others with several frames, only the first is read")
+        say(where, "gives the first of its frames alone")
     if image.mode.startswith("I;16"):
-        say(f"{where}, and others of 16 bits, become grey values of 8 bits")
+        say(where, "goes from 16 bits to 8 bits")
         return (np.asarray(image) >> 8).astype(np.uint8)
     if image.mode in ("I", "F"):
         raise Refused(
@@ -84,7 +90,7 @@ def _grey(where: str, image: Any, say: Callable[[str], None]) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
-            say(f"{where}, and others that are transparent, are laid over white")
+            say(where, "is transparent and comes to lie over white")
         from PIL import Image
 
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
