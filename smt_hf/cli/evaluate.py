@@ -31,30 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from smt_hf.data import data_kind
+    from smt_hf.data.kinds import in_words
     from smt_hf.evaluation.images import draw_images
-    from smt_hf.evaluation.metrics import METRICS, describe, report, report_by_length
-    from smt_hf.experiments.measure import measure
-    from smt_hf.runs.record import RunRecord
+    from smt_hf.evaluation.metrics import describe, report, report_by_length
+    from smt_hf.experiments.measure import data_to_judge, measure
     from smt_hf.runs.spec import checked
 
-    from .loading import load_model, quiet
+    from .loading import load_model, quiet, record_of
 
     quiet()
     for name in ("horizon", "max_tokens"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1.")
-    record = RunRecord.read(args.model)
+    record = record_of(args.model)
     given = checked(given_fields(args, FLAGS))
     length = given.pop("sequence_length", None) or (record.sequence_length if record else None)
-    named = given
-    if "dataset" not in given:
-        named = {**(record.data if record else {"dataset": "python-docs"}), **given}
+    named, held_out = data_to_judge(record, given)
     if args.images and data_kind(named["dataset"], named.get("image_column")) != "image":
         raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
     model, tokenizer = load_model(args)
     data: Any
     data, metrics = measure(
-        model, tokenizer, named,
+        model, tokenizer, named, held_out=held_out,
         sequence_length=length, lengths=args.lengths or (), horizon=args.horizon, max_tokens=args.max_tokens,
     )  # fmt: skip
     first = next(iter(metrics.values()))
@@ -69,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**result, "state_bytes": state_bytes, "parameters": parameters}))
         return 0
-    print(f"{args.model} on {data.name}: {first['targets']:,} targets, {parameters:,} parameters")
+    part = {"all": "all of ", "validation": "" if data.kind == "task" else "the validation part of "}[data.part]
+    print(f"{args.model} on {part}{data.name}: {first['targets']:,} targets, {parameters:,} parameters")
     if data.kind == "task":
-        print(f"  {METRICS['task']} from a cold start, chance {result['chance']:.3f}")
+        print(f"  {in_words('task')} from a cold start, chance {result['chance']:.3f}")
         for length, accuracy in result["by_length"].items():
             print(f"  {length:>7} tokens: {accuracy:.4f}")
     else:

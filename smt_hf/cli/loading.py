@@ -1,6 +1,9 @@
 """What several commands need: models from folders, and no bars of other libraries."""
 
 import argparse
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +44,39 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(args.model)
 
 
-def quiet() -> None:
-    """No progress bars of other libraries between our own lines."""
-    from transformers.utils import logging
+def record_of(model: str) -> Any:
+    """The record of a run folder, or the one that a model on the Hub was pushed with; None without one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    from smt_hf.runs.record import FILE, RunRecord
+
+    check_model_path(model)
+    if Path(model).exists():
+        return RunRecord.read(model)
+    try:
+        return RunRecord.read(Path(hf_hub_download(model, FILE)).parent)
+    except (EntryNotFoundError, RepositoryNotFoundError, OSError):  # not there, or not to be had: no network
+        return None
+
+
+class ToStandardError(logging.Handler):
+    """Prints what the package logs, one line each, on whatever standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def quiet() -> None:
+    """No progress bars of other libraries between our own lines, and our own log on standard error."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when `datasets` is first imported
+    ours = logging.getLogger("smt_hf")
+    if not any(isinstance(handler, ToStandardError) for handler in ours.handlers):
+        ours.addHandler(ToStandardError())
+    # Of several processes one says it.
+    ours.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()

@@ -3,13 +3,13 @@
     metric = evaluate.load(bits_per_byte.__file__)
     metric.compute(predictions=[nats of each text], references=[each text])
 
-The file stands alone, so that a copy of it in a Space on the Hub is the same metric.
+A copy of this file in a Space on the Hub is the same metric; the Space needs smt-hf in its requirements.
 """
-
-import math
 
 import datasets
 import evaluate
+
+from smt_hf.data import kinds
 
 DESCRIPTION = """\
 Bits that a language model needs for one byte of text: what its tokenizer is cancels out, so models with
@@ -53,4 +53,4 @@ class BitsPerByte(evaluate.Metric):
         num_bytes = sum(len(text.encode()) for text in references)
         if num_bytes == 0:
             raise ValueError("the references hold no byte of text; bits per byte need at least one.")
-        return {"bits_per_byte": float(sum(predictions) / math.log(2) / num_bytes)}
+        return {"bits_per_byte": float(kinds.bits_per_byte(sum(predictions), num_bytes))}

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .metrics import METRICS, bits_per_byte
+from smt_hf.data.kinds import METRICS, bits_per_byte, in_words
 
 # Okabe & Ito's palette, told apart by colour-blind eyes and in grey; the method is the line style.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -55,12 +55,12 @@ def comparison_tables(runs: list[dict[str, Any]]) -> list[Table]:
     had to wait for one another.
     """
     tables = []
-    for kind, metric in METRICS.items():
+    for kind in METRICS:
         chosen = [run for run in runs if run["data_kind"] == kind]
         if not chosen:
             continue
         names = " and ".join(sorted({run["dataset"] for run in chosen}))
-        what = metric.replace("_", " ") + (" at the trained length" if kind == "task" else " by horizon")
+        what = in_words(kind) + (" at the trained length" if kind == "task" else " by horizon")
         table = Table(title=f"{names}: {what}, free-running from a cold start", title_justify="left", **COMPACT)
         table.add_column("cell", overflow="fold")  # gives way, so that every figure stays whole
         table.add_column("method", no_wrap=True)
@@ -189,7 +189,7 @@ def plot_learning_curves(runs: list[dict[str, Any]], path: Path) -> None:
                 axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.xaxis.set_major_formatter(EngFormatter())
                 axis.xaxis.set_minor_formatter(NullFormatter())
-        row[0].set_ylabel(f"{dataset}: {METRICS[chosen[0]['data_kind']].replace('_', ' ')}")
+        row[0].set_ylabel(f"{dataset}: {in_words(chosen[0]['data_kind'])}")
         row[0].legend(fontsize=8)
     figure.suptitle("Free-running from a cold start while training")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,29 +1,19 @@
 """From nats per target to what people compare: bits per byte, bits per dimension, or accuracy."""
 
-import math
 from typing import Any
 
-METRICS = {"text": "bits_per_byte", "image": "bits_per_dimension", "task": "accuracy"}
-"""What is reported of each kind of data."""
-
-
-def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Cross-entropy in nats per token → bits per byte of text.
-
-    Of a pixel sequence, whose tokens are one "byte" each, these are bits per dimension.
-    """
-    return nats_per_token / math.log(2) / bytes_per_token
+from smt_hf.data.kinds import METRICS, bits_per_byte, in_words
 
 
 def describe(metrics: dict[str, Any], kind: str, bytes_per_token: float | None) -> str:
-    """One line about free-running metrics of a `kind` of data; only tasks have no bytes per token."""
-    if bytes_per_token is None:
+    """One line about free-running metrics of a `kind` of data; tasks have no bytes per token."""
+    if kind == "task" or bytes_per_token is None:
         return f"accuracy {metrics['accuracy']:.4f} from a cold start"
     parts = [
         f"{part['start']}–{part['end']}: {bits_per_byte(part['loss'], bytes_per_token):.3f}"
         for part in metrics["by_horizon"]
     ]
-    return f"{METRICS[kind].replace('_', ' ')} by horizon {', '.join(parts)}"
+    return f"{in_words(kind)} by horizon {', '.join(parts)}"
 
 
 def report(metrics: dict[str, Any], kind: str, bytes_per_token: float) -> dict[str, Any]:

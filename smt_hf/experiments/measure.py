@@ -1,26 +1,76 @@
 """Measure a model on data: free-running from a cold start, a task also at lengths it was not trained at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
-from smt_hf.data import DataSplits, TokenWindows, data_kind, load_data
+from smt_hf.data import EvaluationData, TokenWindows, data_kind, load_data, load_evaluation_data
 from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
+from smt_hf.runs.record import RunRecord
+
+
+def data_to_judge(record: RunRecord | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """(what names the data, whether only what the run held out may be judged).
+
+    record: of the run, if there is one. given: what was asked for. Data that the run was not trained on are
+    judged whole; of those that it was trained on, which are those of no `dataset`, only what was held out.
+
+    Raises ValueError for no data at all, and for what would judge a text of the training.
+    """
+    own = record.data if record is not None else {}
+    if "dataset" not in given and not own:
+        raise ValueError("there is no run.json beside the model that names its data; give --dataset.")
+    if not same_data(given.get("dataset"), own.get("dataset")):
+        return dict(given), False
+    named = {**own, **given}
+    if asks_for_another_split(given, own):
+        return named, False
+    limit, kind = named.get("max_corpus_bytes"), data_kind(named["dataset"], named.get("image_column"))
+    if kind != "task" and limit != own.get("max_corpus_bytes"):
+        raise ValueError(
+            f"--max-corpus-bytes {limit} would cut {named['dataset']!r} elsewhere than the run did, so that "
+            f"text of its training would be judged; limit --max-tokens instead."
+        )
+    return named, True
+
+
+def same_data(one: str | None, other: str | None) -> bool:
+    """Whether two names of data are the same: no name, the same words, or paths of the same file or folder."""
+    if one is None or other is None or one == other:
+        return one is None or one == other
+    paths = Path(one).expanduser(), Path(other).expanduser()
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+
+
+def asks_for_another_split(given: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether a split is asked for that the run was not trained on, and not validated on by itself."""
+    split, validation = given.get("split"), given.get("validation_split")
+    if split is not None and validation is not None:
+        raise ValueError(
+            f"--split {split} and --validation-split {validation} both name what is judged; give one."
+        )
+    trained_on = own.get("split", "train")
+    if validation is not None:
+        return validation != own.get("validation_split", trained_on)
+    return split is not None and split != trained_on
 
 
 def measure(
     model: Any,
     tokenizer: Any,
-    named: dict[str, Any],
+    named: Mapping[str, Any],
     *,
+    held_out: bool = True,
     sequence_length: int | None = None,
     lengths: Sequence[int] = (),
     horizon: int = 256,
     max_tokens: int = 65536,
-) -> tuple[DataSplits, dict[int, dict[str, Any]]]:
+) -> tuple[EvaluationData, dict[int, dict[str, Any]]]:
     """The data, and metrics by length: of a task at its own and all asked `lengths`.
 
-    named: what names the data, for `load_data`, its `dataset` among it. sequence_length: of a task. horizon:
-    tokens read from each cold start of a text. max_tokens: targets to judge at most.
+    named: what names the data, for `load_data`, its `dataset` among it. held_out: judge the validation part,
+    else all. sequence_length: of a task. horizon: tokens read from each cold start of a text. max_tokens:
+    targets to judge at most.
 
     Raises ValueError for data of another vocabulary, and for lengths of what is no task.
     """
@@ -31,7 +81,13 @@ def measure(
         raise ValueError(f"--lengths are for tasks, and {name!r} is none; give --horizon instead.")
     # A text is cut into blocks; rows of the others have one length.
     length = horizon if kind == "text" else sequence_length or (horizon if kind == "task" else None)
-    data = load_data(name, tokenizer, sequence_length=length, **named)
+    data: EvaluationData
+    if held_out:
+        data = load_data(name, tokenizer, sequence_length=length, **named)
+    else:
+        if split := named.pop("validation_split", None):
+            named["split"] = split
+        data = load_evaluation_data(name, tokenizer, sequence_length=length, **named)
     if data.validation.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"{data.name!r} has {data.validation.vocab_size} token ids but the model knows "

@@ -25,7 +25,6 @@ from smt_hf.evaluation.memory_map import memory_map
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining.teacher import SMTTeacher
-from smt_hf.pretraining.validation import validation_rows
 from smt_hf.runs.files import write_atomic
 from smt_hf.runs.record import RunRecord
 
@@ -74,7 +73,7 @@ def probe(folder: Path) -> dict[str, Any]:
 
 
 def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:
-    x, y = validation_rows(data, ROWS, horizon)
+    x, y = data.evaluation_rows(ROWS, horizon)
     asked = int((y[:, : teacher.config.context_length] != -100).any(0).sum())
     rows = max(1, REFERENCE_LABELS // max(1, asked))
     metrics = evaluate_teacher(teacher, x[:rows], y[:rows])
@@ -83,13 +82,13 @@ def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:
 
 def prompted(model: Any, teacher: Any, data: Any) -> dict[str, float] | None:
     rows = min(PROMPT_ROWS, max(1, PROMPT_TOKENS // data.sequence_length))
-    return evaluate_prompt(model, teacher, *validation_rows(data, rows, data.sequence_length))
+    return evaluate_prompt(model, teacher, *data.evaluation_rows(rows, data.sequence_length))
 
 
 def reach(model: Any, teacher: Any, data: Any) -> list[float]:
     """Of the last target that rows of min(T, 256) tokens have; to 4 significant digits."""
     length = min(data.sequence_length, REACH_TOKENS, *([teacher.config.context_length] if teacher else []))
-    x, y = validation_rows(data.at_length(length), REACH_ROWS, length)
+    x, y = data.at_length(length).evaluation_rows(REACH_ROWS, length)
     last = int((y != -100).any(0).nonzero().max())
     rows = y[:, last] != -100
     x, targets = x[rows, : last + 1], y[rows, last]

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from smt_hf.data.kinds import METRICS, bits_per_byte, in_words
 from smt_hf.models.library_names import TESTED_TRANSFORMERS
 from smt_hf.runs.record import RunRecord
 
@@ -182,12 +183,13 @@ def card_metadata(record: RunRecord) -> Any:
     hub_dataset = (
         dataset.split(":")[0] if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists() else None
     )
-    if record.bytes_per_token is None:
-        metric, name, value = "accuracy", "accuracy", final.get("accuracy")
+    kind = judged_as(record)
+    metric, name = METRICS[kind], in_words(kind)
+    if kind == "task":
+        value = final.get("accuracy")
     else:
-        metric = "bits_per_dimension" if record.data_kind == "image" else "bits_per_byte"
-        name = f"{metric.replace('_', ' ')}, free-running from a cold start"
-        value = bits_per_byte(record, final["loss"]) if final else None
+        name += ", free-running from a cold start"
+        value = bits_per_byte(final["loss"], record.bytes_per_token or 1.0) if final else None
     results = []
     if value is not None and math.isfinite(value):
         result = EvalResult(
@@ -213,9 +215,9 @@ def card_metadata(record: RunRecord) -> Any:
     )
 
 
-def bits_per_byte(record: RunRecord, loss: float) -> float:
-    """From nats per token."""
-    return loss / math.log(2) / (record.bytes_per_token or 1.0)
+def judged_as(record: RunRecord) -> str:
+    """The kind of the data, except that text whose bytes nobody knows is judged by accuracy, as a task is."""
+    return "task" if record.bytes_per_token is None else record.data_kind
 
 
 def results_table(record: RunRecord) -> str:
@@ -226,12 +228,12 @@ def results_table(record: RunRecord) -> str:
         length = record.sequence_length
         answers = f"{final['targets']:,} answers in unseen sequences of length {length}"
         return f"Accuracy {final['accuracy']:.4f} on {answers}."
+    per_token = record.bytes_per_token
     rows = [
-        f"| {p['start']}–{p['end']} | {bits_per_byte(record, p['loss']):.3f} |" for p in final["by_horizon"]
+        f"| {p['start']}–{p['end']} | {bits_per_byte(p['loss'], per_token):.3f} |" for p in final["by_horizon"]
     ]
-    rows.append(f"| all {final['targets']:,} targets | {bits_per_byte(record, final['loss']):.3f} |")
-    unit = "dimension" if record.data_kind == "image" else "byte"
-    return "\n".join([f"| horizon (tokens) | bits per {unit} |", "|---|---|", *rows])
+    rows.append(f"| all {final['targets']:,} targets | {bits_per_byte(final['loss'], per_token):.3f} |")
+    return "\n".join([f"| horizon (tokens) | {in_words(judged_as(record))} |", "|---|---|", *rows])
 
 
 def state_row(record: RunRecord, tokens: int) -> str:

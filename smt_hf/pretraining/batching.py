@@ -1,30 +1,12 @@
 """Batches as a function of the step: their indices, their length, and the draws that go with them."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
+from smt_hf.data.dataset import SequenceDataset, keep_batch
 from smt_hf.runs.arguments import SMTPretrainingArguments
-
-
-def collate(rows):
-    """Datasets that fetch whole batches return them ready; rows of any other dataset are stacked."""
-    if isinstance(rows, dict):
-        return rows
-    return default_collate([{key: torch.as_tensor(value) for key, value in row.items()} for row in rows])
-
-
-def at_length(dataset: Any, length: int, full_length: int) -> Any:
-    """The dataset with sequences of `length` tokens."""
-    return dataset if length == full_length else dataset.at_length(length)
-
-
-def prompt_length(dataset: Any) -> int:
-    """Tokens of the dataset's first row before its first target: 0 in text, the string in copying."""
-    asked = torch.as_tensor(dataset[0]["shift_labels"]) != -100
-    return int(asked.nonzero()[0]) if asked.any() else 0
 
 
 class StepSampler:
@@ -58,7 +40,7 @@ class StepSampler:
 
 
 def batches_at_length(
-    dataset: Any,
+    dataset: SequenceDataset,
     length: int,
     full_length: int,
     args: SMTPretrainingArguments,
@@ -70,7 +52,7 @@ def batches_at_length(
 
     Shorter sequences come in larger batches, so that tokens per step stay the same.
     """
-    dataset = at_length(dataset, length, full_length)
+    dataset = dataset.at_length(length)
     whole = args.gradient_accumulation_steps * world_size
     batch_size = max(1, round(args.batch_size * full_length / length / whole)) * whole
     sampler = StepSampler(
@@ -84,9 +66,9 @@ def batches_at_length(
     )
     # The sampler is a batch sampler in all but its class, which torch's annotation asks for.
     loader: DataLoader = DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # map-style, whatever its class
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=keep_batch,
         num_workers=args.dataloader_num_workers,
     )
     return iter(loader)

@@ -1,11 +1,9 @@
 """What must hold between model, teacher, arguments and data; checked before any work is done."""
 
-from typing import Any
-
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from smt_hf.data.dataset import SequenceDataset
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments
 
@@ -34,23 +32,17 @@ def check_consistency(
     model: SMTForCausalLM,
     teacher: SMTTeacher | None,
     args: SMTPretrainingArguments,
-    train_dataset: Any,
+    train_dataset: SequenceDataset,
     full_length: int,
 ) -> None:
     """Raise a ValueError that names the value and what would be right, or return."""
     config = model.config
-    vocab = getattr(train_dataset, "vocab_size", None)
-    if vocab is None:  # a dataset of somebody else's: look at some rows
-        vocab = 1 + max(
-            int(torch.as_tensor(train_dataset[i]["input_ids"]).max()) for i in range(min(8, len(train_dataset)))
-        )
+    vocab = train_dataset.vocab_size
     if vocab > config.vocab_size:
         raise ValueError(
             f"the data has token ids up to {vocab - 1} but the model's vocab_size is {config.vocab_size}; "
             f"set vocab_size to at least {vocab}."
         )
-    if args.curriculum_start_length and not hasattr(train_dataset, "at_length"):
-        raise ValueError("curriculum_start_length needs a train_dataset with at_length(n).")
     if args.curriculum_start_length:  # raises now if the data cannot be that short
         train_dataset.at_length(min(args.curriculum_start_length, full_length))
     if args.method == "bptt":

@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 
+from smt_hf.data.dataset import SequenceDataset
 from smt_hf.models.modeling_smt import SMTForCausalLM
-
-from .validation import validation_rows
 
 # A few lines each: enough to judge the language, and less than a second of work.
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 3, 48, 160
@@ -15,22 +14,25 @@ TEMPERATURE, SEED = 0.8, 0
 EXAMPLE_TOKENS = 4
 
 
-def texts_for_card(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> dict[str, Any]:
+def texts_for_card(model: SMTForCausalLM, tokenizer: Any, dataset: SequenceDataset | None) -> dict[str, Any]:
     """`samples`, see `sample_texts`, and `prompt`: symbols to try the model with, if it does not read text."""
-    symbols = tokenizer is not None and dataset is not None and not hasattr(dataset, "blocks")
-    prompt = tokenizer.decode(dataset[0]["input_ids"][:EXAMPLE_TOKENS]) if symbols else ""
+    prompt = ""
+    if tokenizer is not None and dataset is not None and dataset.kind != "text":
+        prompt = tokenizer.decode(dataset[0]["input_ids"][:EXAMPLE_TOKENS])
     return {"prompt": prompt, "samples": sample_texts(model, tokenizer, dataset)}
 
 
 @torch.no_grad()
-def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[dict[str, str]]:
+def sample_texts(
+    model: SMTForCausalLM, tokenizer: Any, dataset: SequenceDataset | None
+) -> list[dict[str, str]]:
     """Continuations of the first tokens of a few validation rows, `prompt` and `continuation` of each.
 
     The same every time for the same weights. Empty without a tokenizer or text to continue.
     """
-    if tokenizer is None or not hasattr(dataset, "blocks"):
+    if tokenizer is None or dataset is None or dataset.kind != "text":
         return []
-    prompts = validation_rows(dataset, SAMPLES, PROMPT_TOKENS)[0].to(model.device)
+    prompts = dataset.evaluation_rows(SAMPLES, PROMPT_TOKENS)[0][:, :PROMPT_TOKENS].to(model.device)
     training = model.training
     model.eval()
     with torch.random.fork_rng():
@@ -46,8 +48,8 @@ def sample_texts(model: SMTForCausalLM, tokenizer: Any, dataset: Any) -> list[di
     model.train(training)
     return [
         {
-            "prompt": tokenizer.decode(row[:PROMPT_TOKENS], skip_special_tokens=True),
-            "continuation": tokenizer.decode(row[PROMPT_TOKENS:], skip_special_tokens=True),
+            "prompt": tokenizer.decode(row[: prompts.shape[1]], skip_special_tokens=True),
+            "continuation": tokenizer.decode(row[prompts.shape[1] :], skip_special_tokens=True),
         }
         for row in output
     ]

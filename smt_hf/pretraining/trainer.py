@@ -16,6 +16,7 @@ from accelerate.utils import broadcast, send_to_device
 from torch import nn
 from tqdm.auto import tqdm
 
+from smt_hf.data.dataset import as_sequence_dataset, prompt_length
 from smt_hf.hub.card import write_card
 from smt_hf.hub.push import check_access, push
 from smt_hf.models.modeling_smt import SMTForCausalLM
@@ -25,13 +26,13 @@ from smt_hf.runs.folder import RunFolder
 from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
-from .batching import at_length, batches_at_length, prompt_length
+from .batching import batches_at_length
 from .checks import check_consistency, check_processes
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .samples import texts_for_card
 from .stops import Interrupted, NonFiniteLossError
 from .teacher import SMTTeacher
-from .validation import validate, validation_rows
+from .validation import validate
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
 COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
@@ -61,13 +62,14 @@ class SMTPretrainer:
         known: dict[str, Any] | None = None,
     ):
         self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.train_dataset = as_sequence_dataset(train_dataset)
+        self.eval_dataset = None if eval_dataset is None else as_sequence_dataset(eval_dataset)
         self.processing_class, self.folder = processing_class, RunFolder(args.output_dir)
         self.phases = phases_of(args)
-        self.full_length = len(train_dataset[0]["input_ids"])
-        check_consistency(model, self.teacher, args, train_dataset, self.full_length)
-        if eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
-            validation_rows(eval_dataset, args.eval_sequences, args.eval_horizon)
+        self.full_length = self.train_dataset.sequence_length
+        check_consistency(model, self.teacher, args, self.train_dataset, self.full_length)
+        if self.eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
+            self.eval_dataset.evaluation_rows(args.eval_sequences, args.eval_horizon)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,
@@ -79,7 +81,7 @@ class SMTPretrainer:
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
         self.phase_index, self._agreed_seconds = 0, 0.0
         self.stop_signal: int | None = None
-        self.record = new_record(model, self.teacher, args, self.phases, train_dataset, **(known or {}))
+        self.record = new_record(model, self.teacher, args, self.phases, self.train_dataset, **(known or {}))
 
     def train(self, resume: bool = False) -> RunRecord:
         """Run the phases to the end of the budget, save the run folder, and return the record.
@@ -152,7 +154,7 @@ class SMTPretrainer:
             if wanted != length:
                 length = wanted
                 if args.prompt_fraction:
-                    prompt = prompt_length(at_length(self.train_dataset, length, self.full_length))
+                    prompt = prompt_length(self.train_dataset.at_length(length))
                 batches = batches_at_length(
                     self.train_dataset, length, self.full_length, args, self.step,
                     accelerator.process_index, accelerator.num_processes,

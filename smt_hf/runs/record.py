@@ -13,7 +13,6 @@ from .files import write_atomic
 from .spec import DATA_FIELDS, FIELDS, RunSpec, checked
 
 FILE = "run.json"
-KINDS = {"accuracy": "task", "bits_per_dimension": "image"}
 PHASE = ("name", "start", "end", "learning_rate")
 FORMAT = 2  # raised when a field changes its meaning; 1, of smt-hf 0.1, has no number
 
@@ -154,11 +153,11 @@ def new_record(model, teacher, args: SMTPretrainingArguments, phases, data, **kn
         "teacher": teacher.config.to_diff_dict() if teacher is not None else None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "state_bytes": 4 * model.config.num_memory_tokens * model.config.hidden_size,
-        "dataset": getattr(data, "name", type(data).__name__),
-        "data_kind": KINDS.get(getattr(data, "metric", ""), "text"),
-        "data_fingerprint": getattr(data, "fingerprint", None),
-        "sequence_length": len(data[0]["input_ids"]),
-        "bytes_per_token": getattr(data, "bytes_per_token", None),
+        "dataset": data.name,
+        "data_kind": data.kind,
+        "data_fingerprint": data.fingerprint,
+        "sequence_length": data.sequence_length,
+        "bytes_per_token": data.bytes_per_token,
         "output_dir": str(args.output_dir),
         **environment(),
         **known,

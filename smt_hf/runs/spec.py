@@ -19,7 +19,8 @@ PRESET_FOLDER = Path(__file__).parent.parent / "presets"
 DATA, MODEL = "data", "model and teacher"
 # What names the data, for `load_data`.
 DATA_FIELDS = (
-    *("dataset", "text_column", "image_column", "grey_levels", "split", "streaming", "max_corpus_bytes"),
+    *("dataset", "text_column", "image_column", "grey_levels", "split", "validation_split", "streaming"),
+    "max_corpus_bytes",
 )
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -51,6 +52,9 @@ class RunSpec(SMTPretrainingArguments):
         None, "grey levels of an image; none: 17 of digits, else 256", DATA, above=1
     )
     split: str | None = option(None, "split of a `datasets` name to read; none: train", DATA)
+    validation_split: str | None = option(
+        None, "split to validate on; none: its own validation, else 5% of --split", DATA
+    )
     streaming: bool | None = option(None, "stream a large `datasets` name", DATA)
     max_corpus_bytes: int | None = option(None, "read no more text, or pixels, than this", DATA, above=0)
 

@@ -36,7 +36,7 @@ def test_samples_continue_validation_text_and_leave_no_trace(tmp_path):
 
 def test_there_are_none_of_a_task_or_without_a_tokenizer():
     model = tiny_model(20)
-    assert sample_texts(model, None, None) == [] and sample_texts(model, byte_tokenizer(), [{}]) == []
+    assert sample_texts(model, None, None) == [] and sample_texts(model, byte_tokenizer(), None) == []
 
 
 def test_a_task_gives_a_prompt_in_its_own_symbols_and_text_gives_none():

@@ -11,9 +11,10 @@ import torch
 from tiny_training import Stream, tiny_arguments
 
 from smt_hf.data import RetrievalTask
+from smt_hf.data.dataset import as_sequence_dataset, prompt_length
 from smt_hf.data.tasks import ReverseCopyTask
 from smt_hf.pretraining import phases, schedule
-from smt_hf.pretraining.batching import StepSampler, batches_at_length, prompt_length
+from smt_hf.pretraining.batching import StepSampler, batches_at_length
 from smt_hf.pretraining.phases import Moment, phases_of
 from smt_hf.pretraining.schedule import Phase
 from smt_hf.runs.arguments import SMTPretrainingArguments
@@ -154,10 +155,10 @@ def test_the_future_is_predicted_from_the_end_of_the_prompt_about_as_often_as_as
 
 def test_a_prompt_ends_before_the_first_target_and_within_the_context():
     args = tiny_arguments(HERE, prompt_fraction=1.0)
-    copying, text = ReverseCopyTask(32), [{"input_ids": [1, 2], "shift_labels": [2, 3]}]
+    copying, text = ReverseCopyTask(32), as_sequence_dataset([{"input_ids": [1, 2], "shift_labels": [2, 3]}])
     assert prompt_length(copying) == 16 and prompt_length(copying.at_length(8)) == 4
     assert prompt_length(text) == 0
-    assert prompt_length([{"input_ids": [1], "shift_labels": [-100]}]) == 0
+    assert prompt_length(as_sequence_dataset([{"input_ids": [1], "shift_labels": [-100]}])) == 0
     for prompt, expected in ((0, -1), (16, 15), (50, 19)):
         assert phases.draws(SMT, Moment(3, 64, 64, 20, prompt), args)[0]["predict_from"] == expected
 
@@ -240,7 +241,7 @@ def test_batches_differ_between_steps_and_seeds_and_cover_the_data():
 
 def test_rows_arrive_as_the_sampler_says_from_any_dataset():
     args = tiny_arguments(HERE, seed=5, batch_size=4)
-    batches = batches_at_length(Stream(6), 6, 6, args, 3, 0, 1)
+    batches = batches_at_length(as_sequence_dataset(Stream(6)), 6, 6, args, 3, 0, 1)
     indices = next(iter(StepSampler(96, 4, 1, 5, 3, 0, 1)))
     batch = next(batches)
     assert torch.equal(batch["input_ids"], torch.stack([Stream(6)[i]["input_ids"] for i in indices]))
@@ -255,7 +256,7 @@ def test_rows_arrive_as_the_sampler_says_from_any_dataset():
 @pytest.mark.parametrize(("length", "rows"), [(64, 8), (32, 16), (16, 32), (23, 22)])
 def test_shorter_sequences_come_in_larger_batches_of_as_many_tokens(length, rows):
     args = tiny_arguments(HERE, batch_size=8)
-    batch = next(batches_at_length(Stream(64), length, 64, args, 0, 0, 1))
+    batch = next(batches_at_length(as_sequence_dataset(Stream(64)), length, 64, args, 0, 0, 1))
     assert batch["input_ids"].shape == batch["shift_labels"].shape == (rows, length)
     assert math.isclose(rows * length, 8 * 64, rel_tol=0.05)
 
@@ -264,6 +265,6 @@ def test_a_larger_batch_still_divides_over_parts_and_processes():
     args = tiny_arguments(HERE, batch_size=8, gradient_accumulation_steps=2)
     shapes = set()
     for rank in range(2):
-        batches = batches_at_length(Stream(64), 23, 64, args, 0, rank, 2)
+        batches = batches_at_length(as_sequence_dataset(Stream(64)), 23, 64, args, 0, rank, 2)
         shapes |= {next(batches)["input_ids"].shape for _ in range(4)}
     assert shapes == {(6, 23)}  # 4 · 6 = 24, the multiple of 4 next to 22.3

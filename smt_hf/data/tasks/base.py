@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from ..batching import Batch, row_numbers
+from ..dataset import Batch, StackedRows, row_numbers
 from ..tokenizer import symbol_tokenizer
 
 if TYPE_CHECKING:
@@ -24,8 +23,12 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-IGNORE = -100
 _STREAMS = {"train": np.uint64(0), "validation": np.uint64(1 << 63)}
+_MOST_ROWS = 2**62
+LONGEST = 2**24
+"""Most tokens in a row: a batch of a few of these fills a machine."""
+LARGEST = 2**16
+"""What a size may be at most: a symbol each, or a number for each row that is drawn."""
 _DEFAULT_ROWS = {"train": 2**31, "validation": 1024}
 
 
@@ -47,7 +50,7 @@ def below(draws: np.ndarray, limit: int) -> np.ndarray:
 
 # Dataclasses compare by value, but a dataset is looked up by identity.
 @dataclass(eq=False)
-class SyntheticTask(Dataset[Batch], ABC):
+class SyntheticTask(StackedRows, ABC):
     """Endless generated rows with known answers: `input_ids` and aligned `shift_labels`, -100 elsewhere.
 
     sequence_length: T, tokens in a row. What grows with it is said by each task; its vocabulary never
@@ -68,7 +71,7 @@ class SyntheticTask(Dataset[Batch], ABC):
     seed: int = field(default=0, kw_only=True)
     num_examples: int | None = field(default=None, kw_only=True)
 
-    metric: ClassVar[str] = "accuracy"
+    kind = "task"
     bytes_per_token: ClassVar[float | None] = None
 
     task: ClassVar[str]  # its name in TASKS
@@ -82,13 +85,19 @@ class SyntheticTask(Dataset[Batch], ABC):
                 f"{self.task} needs sequence_length of at least {self.shortest} for {self.shortest_for}, "
                 f"but it is {self.sequence_length}."
             )
+        if self.sequence_length > LONGEST:
+            raise ValueError(
+                f"sequence_length of {self.task} is {self.sequence_length}; it must be at most {LONGEST}."
+            )
         if self.split not in _STREAMS:
             raise ValueError(f"split must be 'train' or 'validation', but it is {self.split!r}.")
-        if self.num_examples is not None and self.num_examples < 1:
-            raise ValueError(f"num_examples must be at least 1, but it is {self.num_examples}.")
+        if self.num_examples is not None and not 1 <= self.num_examples <= _MOST_ROWS:
+            raise ValueError(f"num_examples must be 1 to {_MOST_ROWS}, but it is {self.num_examples}.")
         for name, value in self.sizes.items():
             if value < self.least(name):
                 raise ValueError(f"{self.task} needs {name} of at least {self.least(name)}, but it is {value}.")
+            if value > LARGEST:
+                raise ValueError(f"{self.task} needs {name} of at most {LARGEST}, but it is {value}.")
 
     @property
     @abstractmethod
@@ -160,10 +169,6 @@ class SyntheticTask(Dataset[Batch], ABC):
         """`input_ids` and `shift_labels`, both int64 (B, T), of the rows `indices` (B,)."""
         input_ids, shift_labels = self.rows_from(self._draws(row_numbers(indices, len(self))))
         return {"input_ids": torch.from_numpy(input_ids), "shift_labels": torch.from_numpy(shift_labels)}
-
-    def __getitem__(self, index: int) -> Batch:
-        """One row: `input_ids` and `shift_labels`, both int64 (T,)."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __len__(self) -> int:
         return _DEFAULT_ROWS[self.split] if self.num_examples is None else self.num_examples

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import IGNORE, SyntheticTask, below
+from ..dataset import IGNORE
+from .base import SyntheticTask, below
 
 
 @dataclass(eq=False)

@@ -1,0 +1,228 @@
+"""SequenceDataset: what training and evaluation ask of data, and how a dataset of one's own comes to offer it.
+
+B rows, T = `sequence_length` tokens. Rows are made a batch at a time, already stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .kinds import METRICS, Kind
+
+Batch = dict[str, torch.Tensor]
+COLUMNS = ("input_ids", "shift_labels")
+IGNORE = -100
+# Rows of somebody else's dataset that are looked at to learn its vocabulary; the others are taken on trust.
+LOOKED_AT = 8
+
+
+@runtime_checkable
+class SequenceDataset(Protocol):
+    """Sequences to train or to judge a model on.
+
+    name: as a user gave it, or what else it is known by.
+    kind, metric: text, images or a task, and the figure that it is judged by; see `kinds`.
+    vocab_size: every id is below it. sequence_length: T.
+    fingerprint: changes with the rows; None where nobody can tell.
+    bytes_per_token: of text, its UTF-8 bytes over its tokens; 1 of images; None of a task.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def fingerprint(self) -> str | None: ...
+    @property
+    def bytes_per_token(self) -> float | None: ...
+    @property
+    def sequence_length(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Batch:
+        """One row: `input_ids` and `shift_labels` (-100: nothing to predict), both int64 (T,)."""
+
+    def __getitems__(self, indices: Sequence[int], /) -> Batch:
+        """The rows `indices` (B,), stacked: both int64 (B, T)."""
+
+    def at_length(self, sequence_length: int, /) -> SequenceDataset:
+        """The same data in rows of another length. Raises ValueError for one that cannot be."""
+
+    def evaluation_rows(self, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input_ids, shift_labels) of the same rows every time, at most `count`.
+
+        Text gives blocks of `horizon` tokens from all over it; the others give their first rows.
+        """
+
+
+class StackedRows(Dataset[Batch]):
+    """What the datasets of this room share: they make whole batches, and the rest follows from that."""
+
+    kind: Kind
+
+    @property
+    def metric(self) -> str:
+        return METRICS[self.kind]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Batch:
+        """One row: `input_ids` and `shift_labels`, both int64 (T,)."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def evaluation_rows(self, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first `count` rows, or all there are: (input_ids, shift_labels), int64 (n, T)."""
+        rows = self.__getitems__(range(min(len(self), count)))
+        return rows["input_ids"], rows["shift_labels"]
+
+
+class OwnRows(StackedRows):
+    """A user's map-style dataset of rows {"input_ids" (T,), "shift_labels" (T,)}; other columns are not read.
+
+    What it has of `SequenceDataset` is used, and what it lacks is filled in: its class for a name, no
+    fingerprint, and the ids of its first rows for a vocabulary. Without `bytes_per_token` there are no bits
+    per byte, so that it is judged by accuracy, as a task is.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        self.name = str(getattr(rows, "name", None) or type(rows).__name__)
+        self.fingerprint: str | None = getattr(rows, "fingerprint", None)
+        self.bytes_per_token: float | None = getattr(rows, "bytes_per_token", None)
+        self.kind = own_kind(rows, self.bytes_per_token)
+        self.sequence_length = len(self._first_row()["input_ids"])
+
+    @cached_property
+    def vocab_size(self) -> int:
+        declared = getattr(self.rows, "vocab_size", None)
+        if declared is not None:
+            return int(declared)
+        looked_at = self.__getitems__(range(min(LOOKED_AT, len(self))))
+        return 1 + max(int(looked_at[name].max()) for name in COLUMNS)
+
+    def _first_row(self) -> Batch:
+        try:
+            size = len(self.rows)
+        except TypeError as error:
+            raise ValueError(
+                f"the dataset {self.name!r} has no length; it must be map-style, with len() and rows by index."
+            ) from error
+        if size == 0:
+            raise ValueError(f"the dataset {self.name!r} has no rows; it needs at least one.")
+        row = self.rows[0]
+        columns = list(row) if hasattr(row, "keys") else []
+        missing = [name for name in COLUMNS if name not in columns]
+        if missing:
+            found = f"columns {', '.join(map(str, columns))}" if columns else type(row).__name__
+            raise ValueError(
+                f"a row of the dataset {self.name!r} lacks {' and '.join(missing)} (it has {found}); a row is "
+                f"a dictionary of {' and '.join(COLUMNS)}."
+            )
+        lengths = [len(row[name]) for name in COLUMNS]
+        if len(set(lengths)) > 1 or not lengths[0]:
+            raise ValueError(
+                f"a row of the dataset {self.name!r} has {lengths[0]} input_ids and {lengths[1]} shift_labels; "
+                f"they must be equally many, and at least one."
+            )
+        return row
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """`input_ids` and `shift_labels`, both int64 (B, T), of the rows `indices` (B,).
+
+        Raises ValueError for rows of different lengths, which cannot be stacked.
+        """
+        indices = [int(index) for index in indices]
+        if hasattr(self.rows, "__getitems__"):
+            rows = self.rows.__getitems__(indices)
+        else:
+            rows = [self.rows[index] for index in indices]
+        if isinstance(rows, dict):
+            return {name: torch.as_tensor(rows[name]).long() for name in COLUMNS}
+        batch = {}
+        for name in COLUMNS:
+            column = [torch.as_tensor(row[name]) for row in rows]
+            if len({len(tensor) for tensor in column}) > 1:
+                raise ValueError(
+                    f"rows of the dataset {self.name!r} have {min(map(len, column))} to "
+                    f"{max(map(len, column))} {name}; make all rows equally long, or pack them."
+                )
+            batch[name] = torch.stack(column).long()
+        return batch
+
+    def at_length(self, sequence_length: int) -> SequenceDataset:
+        if sequence_length == self.sequence_length:
+            return self
+        if not hasattr(self.rows, "at_length"):
+            raise ValueError(
+                f"rows of {sequence_length} tokens, which a length curriculum (curriculum_start_length) asks "
+                f"for, need a dataset with at_length(n), and {self.name!r} has rows of {self.sequence_length} "
+                f"tokens only."
+            )
+        return as_sequence_dataset(self.rows.at_length(sequence_length))
+
+
+def own_kind(rows: Any, bytes_per_token: float | None) -> Kind:
+    """The kind that a user's dataset says, by `kind` or by `metric`; else what its bytes make of it."""
+    kinds: dict[str, Kind] = {"bits_per_byte": "text", "bits_per_dimension": "image", "accuracy": "task"}
+    said = getattr(rows, "kind", None) or kinds.get(str(getattr(rows, "metric", None)))
+    kind = said or ("task" if bytes_per_token is None else "text")
+    if kind not in METRICS:
+        raise ValueError(f"the kind of a dataset must be one of {', '.join(METRICS)}, but it is {kind!r}.")
+    if kind != "task" and bytes_per_token is None:
+        raise ValueError(f"a dataset of kind {kind!r} needs bytes_per_token, which its metric divides by.")
+    return kind
+
+
+def as_sequence_dataset(dataset: Any) -> SequenceDataset:
+    """`dataset` itself if it offers all of `SequenceDataset`, else wrapped once so that it does.
+
+    Raises ValueError, in one sentence, for what is not map-style or whose rows are not as they should be.
+    """
+    # Asked in this order: looking for all of the contract may compute a vocabulary.
+    return dataset if isinstance(dataset, OwnRows | SequenceDataset) else OwnRows(dataset)
+
+
+def prompt_length(dataset: SequenceDataset) -> int:
+    """Tokens of the dataset's first row before its first target: 0 in text, the string in copying."""
+    asked = dataset[0]["shift_labels"] != IGNORE
+    return int(asked.nonzero()[0]) if asked.any() else 0
+
+
+def row_numbers(indices: Sequence[int] | np.ndarray | torch.Tensor, length: int) -> np.ndarray:
+    """`indices` as int64 (B,) in 0 … length-1; negative ones count from the end, as in a list.
+
+    Raises IndexError outside the dataset, which is also what ends `for row in dataset`.
+    """
+    rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+    wrapped = np.where(rows < 0, rows + length, rows)
+    outside = (wrapped < 0) | (wrapped >= length)
+    if outside.any():
+        raise IndexError(f"row {rows[outside][0]} is outside a dataset of {length} rows.")
+    return wrapped
+
+
+def keep_batch(batch: Any) -> Any:
+    """The `collate_fn` for a `DataLoader` over these datasets.
+
+    `__getitems__` returns one dictionary of stacked tensors instead of a list of rows, so nothing is
+    left to collate. A function of its own, since a lambda cannot be sent to worker processes.
+    """
+    return batch
