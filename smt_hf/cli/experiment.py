@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from smt_hf.experiments.probes import write_probes
-    from smt_hf.experiments.results import FILE, read_results, write_results
     from smt_hf.pretraining.trainer import Interrupted, NonFiniteLossError
+    from smt_hf.runs.results import FILE, read_results, write_results
 
     from . import report
     from .loading import quiet, use_cell
@@ -144,8 +144,8 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(experiment: str, folder: Path, one: Run) -> list[dict[str, Any]]:
     """Test a finished run at the lengths of its recipe, as `smt-hf evaluate` does."""
-    from smt_hf.experiments.results import rows_of_run
     from smt_hf.pretraining.run_folder import read_record
+    from smt_hf.runs.results import rows_of_run
 
     from . import build_parser
     from .evaluate import measure
@@ -164,8 +164,8 @@ def evaluate(experiment: str, folder: Path, one: Run) -> list[dict[str, Any]]:
 
 def equal_budgets(folder: Path, rows: list[dict[str, Any]], console: Any) -> None:
     """SMT, without variants, beside the best BPTT of the same cell at equal time, tokens, sequential steps."""
-    from smt_hf.evaluation.comparison import equal_budget_table, read_runs
-    from smt_hf.experiments.report import best_groups, by_training_length, group_key
+    from smt_hf.reporting.comparison import equal_budget_table, read_runs
+    from smt_hf.reporting.groups import best_groups, by_training_length, group_key
 
     names = []
     for part in by_training_length(rows).values():

@@ -24,10 +24,10 @@ from smt_hf.evaluation.images import sample_images
 from smt_hf.evaluation.memory_map import memory_map
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.checkpointing import write_atomic
 from smt_hf.pretraining.run_folder import read_record
 from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.pretraining.validation import validation_rows
+from smt_hf.runs.files import write_atomic
 
 FORMAT = 1
 FILE = "probes.json"

@@ -14,18 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from smt_hf.runs.files import write_atomic
+
 FORMAT = 1
 NAME = re.compile(r"step_(\d{7,})")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
