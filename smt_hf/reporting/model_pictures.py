@@ -120,6 +120,7 @@ def draw_points(axis: Any, points: np.ndarray, color: str) -> None:
     xs, ys = (points[:, None] + dot).reshape(-1, 2).T
     (line,) = axis.plot(xs, ys, color=color, linewidth=4, alpha=0.55, solid_capstyle="round")
     line.get_path().should_simplify = False
+    line.set_snap(False)  # moved to the centre of a pixel, both ends would be one, and nothing drawn
 
 
 @styled

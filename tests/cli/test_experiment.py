@@ -15,9 +15,9 @@ from tiny_commands import one_line
 from smt_hf.cli import experiment, main, pretrain
 from smt_hf.experiments import EXPERIMENTS, Recipe, plan, probes
 from smt_hf.experiments.recipe import Length, by_name
-from smt_hf.experiments.results import read_results, write_results
 from smt_hf.pretraining.run_folder import RunFolder
 from smt_hf.pretraining.trainer import NonFiniteLossError
+from smt_hf.runs.results import read_results, write_results
 
 TINY = Recipe(
     about="a recipe of seconds",

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from smt_hf.experiments.findings import Experiment, read_experiment
-from smt_hf.experiments.results import FORMAT, write_results
+from smt_hf.reporting.packed import read_study
+from smt_hf.reporting.study import Study
+from smt_hf.runs.results import FORMAT, write_results
 
 
 def rows(cell: str, method: str, rate: float, values: dict[int, float], seed: int = 0, **changes) -> list[dict]:
@@ -54,6 +55,7 @@ def evaluation(phase: str, at: int, accuracy: float, drift: dict[int, float] | N
     if drift:
         found["drift"] = [{"horizon": horizon, "drift": value} for horizon, value in drift.items()]
     shared = {"step": at, "seconds": at / 10, "tokens": at * 100, "sequential_steps": at * 2, "phase": phase}
+    shared["progress"] = at / 40
     return {**shared, "evaluation": found}
 
 
@@ -77,8 +79,16 @@ PROBES: dict[str, Any] = {
     "gradient_reach": [1.0, 0.5, 0.25], "memory_map": MAP, "images": IMAGES,
 }  # fmt: skip
 RECORD: dict[str, Any] = {
-    "state_bytes": 1024, "bytes_per_token": 1.0, "machine": "1 CPU core",
+    "status": "finished", "method": "smt", "cell": "gru", "seed": 0, "dataset": "stack", "data_kind": "task",
+    "data_fingerprint": "of the data", "sequence_length": 64, "bytes_per_token": 1.0, "parameters": 821_376,
+    "state_bytes": 1024, "machine": "1 CPU core", "git_commit": "abc", "command": ["smt-hf", "pretrain"],
     "versions": {"smt-hf": "0.1.0", "torch": "2.9", "transformers": "5.23"},
+    "phases": [{"name": "smt", "start": 0.0, "end": 0.5, "learning_rate": 2e-3},
+               {"name": "dmt", "start": 0.5, "end": 1.0, "learning_rate": 1.5e-3}],
+    "arguments": {"learning_rate": 2e-3, "batch_size": 32, "max_minutes": 2.0, "max_steps": None},
+    "model": {"hidden_size": 64, "num_memory_tokens": 4, "num_hidden_layers": 1, "num_readout_layers": 1},
+    "teacher": {"num_hidden_layers": 2}, "steps": 40, "seconds": 360.0, "tokens": 10_000,
+    "sequential_steps": 12_345, "final": {"loss": 0.1, "accuracy": 0.9, "by_horizon": []},
 }  # fmt: skip
 
 
@@ -93,12 +103,16 @@ def write_run(folder: Path, record: Any = None, lines: Any = None, probes: Any =
         (folder / "probes.json").write_text(json.dumps(probes))
 
 
-def experiment(folder: Path, table: list[dict], **files: Any) -> Experiment:
-    """An experiment of a table, every run of which has the same files."""
+def experiment(folder: Path, table: list[dict], **files: Any) -> Study:
+    """A live study of a table. All runs have the same files, but for cell, method and seed in their records."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in {row["run"] for row in table} if files else ():
-        write_run(folder / name, **files)
+    for row in {row["run"]: row for row in table}.values() if files else ():
+        mine = dict(files)
+        if mine.get("record") is not None:
+            own = {name: row[name] for name in ("cell", "method", "seed")}
+            mine["record"] = {**mine["record"], **own}
+        write_run(folder / row["run"], **mine)
     write_results(folder / "results.csv", table)
-    found = read_experiment(folder / "results.csv")
+    found = read_study(folder)
     assert found is not None
     return found

@@ -6,19 +6,23 @@ import io
 import json
 import math
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade import RECORD
 from rich.console import Console
 
-from smt_hf.evaluation.comparison import (
+from smt_hf.reporting.comparison import (
     comparison_tables,
     equal_budget_table,
     plot_learning_curves,
     read_runs,
-    short,
 )
+from smt_hf.reporting.formats import short
+from smt_hf.reporting.looks import COLORS
+from smt_hf.reporting.study import Run
 
 LN2 = math.log(2)
 
@@ -31,7 +35,7 @@ def text_record(cell: str, method: str = "smt", ends: tuple[int, ...] = (32, 64,
         for i, (a, b) in enumerate(zip(starts, ends, strict=True))
     ]
     return {
-        "status": "finished",
+        **RECORD,
         "cell": cell,
         "method": method,
         "seed": 0,
@@ -56,21 +60,28 @@ def task_record(method: str, accuracy: float, length: int = 256) -> dict:
 
 
 def write_run(folder: Path, record: dict[str, Any]) -> Path:
+    """The files of a run. Its evaluations are those under "curve" in the record, or two like the final one."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record))
     lines = [{"step": 10, "seconds": 1.0, "tokens": 100, "sequential_steps": 10, "readout_loss": 3.0}]
-    for step in (50, 100):
+    for step in () if "curve" in record else (50, 100):
         counts = {"step": step, "seconds": step / 10, "tokens": 10 * step, "sequential_steps": step}
         lines.append({**counts, "evaluation": record["final"]})
+    lines += record.get("curve", [])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
-def printed(runs: list[dict[str, Any]], width: int = 80) -> list[str]:
+def as_runs(records: list[dict[str, Any]]) -> list[Run]:
+    with tempfile.TemporaryDirectory() as folder:
+        return read_runs([write_run(Path(folder, str(i)), record) for i, record in enumerate(records)])
+
+
+def printed(records: list[dict[str, Any]], width: int = 80) -> list[str]:
     """The lines that `smt-hf compare` prints."""
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False)
-    for table in comparison_tables(runs):
+    for table in comparison_tables(as_runs(records)):
         console.print(table)
     return file.getvalue().splitlines()
 
@@ -98,7 +109,7 @@ def test_the_table_of_tasks_holds_length_and_accuracy():
 
 def test_texts_and_tasks_are_not_mixed_in_one_table():
     runs = [text_record("gru"), task_record("smt", 1.0), text_record("mlp")]
-    assert len(comparison_tables(runs)) == 2
+    assert len(comparison_tables(as_runs(runs))) == 2
     assert comparison_tables([]) == []
 
 
@@ -133,13 +144,16 @@ def test_the_table_fits_80_columns_with_every_figure_whole(record):
 def curve(*points: tuple[int, float]) -> list[dict[str, Any]]:
     """Evaluations at (step, bits per byte); 2 s, 100 tokens and 1 sequential step for each step."""
     return [
-        {"seconds": 2 * n, "tokens": 100 * n, "sequential_steps": n, "evaluation": {"loss": bits * LN2}}
+        {
+            "step": n, "seconds": 2 * n, "tokens": 100 * n, "sequential_steps": n,
+            "evaluation": {"loss": bits * LN2},
+        }
         for n, bits in points
-    ]
+    ]  # fmt: skip
 
 
-def equal_budgets(*runs: dict[str, Any]) -> list[str]:
-    table = equal_budget_table(list(runs))
+def equal_budgets(*records: dict[str, Any]) -> list[str]:
+    table = equal_budget_table(as_runs(list(records)))
     assert table is not None
     file = io.StringIO()
     Console(file=file, width=80, highlight=False).print(table)
@@ -176,7 +190,7 @@ def test_without_a_pair_of_the_same_cell_data_and_seed_nothing_is_compared():
         text_record("gru", "bptt", curve=curve((100, 2.0)), seed=1),
         text_record("gru", "bptt", curve=curve((100, 2.0)), dataset="verse"),
     ]
-    assert equal_budget_table(runs) is None
+    assert equal_budget_table(as_runs(runs)) is None
     assert equal_budget_table([]) is None
 
 
@@ -195,8 +209,8 @@ def test_shortening_never_falls_back_to_powers_of_ten(number):
 
 def test_runs_are_read_with_the_evaluations_as_their_curve(tmp_path):
     (run,) = read_runs([write_run(tmp_path / "a", text_record("gru"))])
-    assert run["cell"] == "gru" and run["folder"] == str(tmp_path / "a")
-    assert [line["step"] for line in run["curve"]] == [50, 100]
+    assert run.record is not None and (run.record.cell, run.name) == ("gru", "a")
+    assert [one.step for one in run.evaluations] == [50, 100]
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path):
@@ -227,8 +241,8 @@ def test_learning_curves_are_drawn_as_a_png_with_one_row_for_each_dataset(tmp_pa
     image = plt.imread(path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n") and image.shape[0] > 500
     colors = {tuple(pixel) for pixel in (image[::2, ::2, :3] * 255).astype(int).reshape(-1, 3)}
-    for color in ((0, 114, 178), (213, 94, 0)):  # the first two of the palette: two cells
-        assert color in colors
+    for cell in (0, 3):  # gru and mlp, in the colours that they have in every picture
+        assert tuple(int(COLORS[cell][i : i + 2], 16) for i in (1, 3, 5)) in colors
     assert plt.get_fignums() == []
 
 

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import pytest
 from handmade import PROBES, RECORD, SMT_LINES, STACK, experiment, rows
 
-from smt_hf.experiments.drawing import name_of
-from smt_hf.experiments.findings import Summary
-from smt_hf.experiments.page import TEMPLATE, figures, page
-from smt_hf.experiments.pictures import pictures_of
-from smt_hf.experiments.report import group_key
-from smt_hf.experiments.speed import DRAW
+from smt_hf.reporting import model_pictures, training_pictures
+from smt_hf.reporting.drawing import name_of, pictures_of
+from smt_hf.reporting.findings import Summary
+from smt_hf.reporting.groups import group_key
+from smt_hf.reporting.page import TEMPLATE, figures, page
+from smt_hf.reporting.speed import DRAW
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = "<script>alert('a')</script>&\"$x"
@@ -82,8 +82,10 @@ def html(tmp_path_factory) -> str:
         experiment(folder / "again", STACK),
         experiment(folder / "hostile", hostile),
     ]
-    drawn = [(one, pictures_of(one)) for one in found]
-    return page(drawn, {"benchmark-train": (BENCHMARK, DRAW["train"](BENCHMARK["rows"]))})
+    draw = training_pictures.DRAW + model_pictures.DRAW
+    drawn = [(one, pictures_of(one, draw)) for one in found]
+    recipes = {"stack": "name what is popped"}
+    return page(drawn, {"benchmark-train": (BENCHMARK, DRAW["train"](BENCHMARK["rows"]))}, recipes)
 
 
 def test_the_page_parses_and_needs_nothing_else(html):
@@ -106,10 +108,11 @@ def test_every_experiment_is_on_it_with_its_figures_and_commands(html):
     for part in (
         "stack (again)", "0.980±0.010", "BPTT 0.001 ★", "BPTT 0.003", "0.950±0.000",
         "1 CPU core; smt-hf 0.1.0", "smt-hf experiment stack --lengths 64 --cells gru transformer --seeds 0 1",
-        "smt-hf benchmark train", "×1.00", "chance 0.250",
+        "smt-hf benchmark train", "×1.00", "chance 0.250", "Name what is popped.",
     ):  # fmt: skip
         assert part in text, part
     assert "stack (stack)" not in text  # the folder says it all
+    assert f"smt-hf experiment {HOSTILE}" not in text  # no recipe, so nothing makes it again
 
 
 def test_what_others_wrote_is_shown_and_not_obeyed(html):
@@ -134,14 +137,14 @@ def test_bold_is_the_better_mean_and_nothing_when_they_read_the_same():
 
 def test_variants_have_a_column_where_there_are_any(tmp_path):
     changed = rows("gru", "smt", 2e-3, {64: 0.5}, variant="num-labels=4")
-    with_them = page([(experiment(tmp_path / "a", [*STACK, *changed]), [])], {})
+    with_them = page([(experiment(tmp_path / "a", [*STACK, *changed]), [])], {}, {})
     assert "num-labels=4" in read(with_them).text and "variant" in read(with_them).text
-    without = read(page([(experiment(tmp_path / "b", STACK), [])], {})).text
+    without = read(page([(experiment(tmp_path / "b", STACK), [])], {}, {})).text
     assert "variant" not in without.split("</style>")[-1].split("Recurrent memories")[-1]
 
 
 def test_a_cell_of_a_users_own_is_shown_by_its_class(tmp_path):
     one = rows("a.long.module:TheirCell", "smt", 2e-3, {64: 0.5})
-    text = read(page([(experiment(tmp_path, one), [])], {})).text
+    text = read(page([(experiment(tmp_path, one), [])], {}, {})).text
     assert text.count("TheirCell") == 2 + text.count("a.long.module:TheirCell")  # the summary and the table
     assert name_of(group_key(one[0])) == "TheirCell, SMT → DMT"

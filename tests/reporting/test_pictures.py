@@ -1,21 +1,25 @@
 """Pictures show the numbers they are made of, in colours that can be read on any page."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
 import pytest
-from handmade import IMAGES, PROBES, RECORD, SMT_LINES, STACK, experiment, rows
+from handmade import IMAGES, MAP, PROBES, RECORD, SMT_LINES, STACK, experiment, rows
 
-from smt_hf.experiments.drawing import COLORS, INK, inline_svg, look, save_png
-from smt_hf.experiments.model_pictures import tile, variants
-from smt_hf.experiments.page import TEMPLATE
-from smt_hf.experiments.pictures import pictures_of
-from smt_hf.experiments.training_pictures import learning_curves, score_by_length
+from smt_hf.reporting import model_pictures, training_pictures
+from smt_hf.reporting.drawing import Picture, inline_svg, pictures_of, save_png
+from smt_hf.reporting.looks import COLORS, INK, look
+from smt_hf.reporting.model_pictures import memory_maps, tile, variants
+from smt_hf.reporting.page import page as whole_page
+from smt_hf.reporting.study import Study
+from smt_hf.reporting.training_pictures import learning_curves, score_by_length
 
+DRAW = training_pictures.DRAW + model_pictures.DRAW
 VARIANTS = [
     *rows("gru", "smt", 2e-3, {64: 0.5}, variant="num-labels=4"),
-    *rows("gru", "smt", 2e-3, {64: 0.6}, variant="hidden-size=8", command="smt-hf pretrain --hidden-size 8"),
+    *rows("gru", "smt", 2e-3, {64: 0.6}, variant="hidden-size=8"),
 ]
 
 
@@ -40,7 +44,7 @@ def test_every_colour_is_readable_on_a_light_and_on_a_dark_page(page):
 
 def test_the_page_has_its_own_colours_for_light_and_dark_with_more_contrast():
     styles = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(
-        r":root \{(.*?)\}", TEMPLATE.read_text(), re.DOTALL)]  # fmt: skip
+        r":root \{(.*?)\}", whole_page([], {}, {}), re.DOTALL)]  # fmt: skip
     assert len(styles) == 3  # light, dark, printed
     for style in styles:
         colors = [style[f"color-{number}"] for number in range(len(COLORS))]
@@ -111,15 +115,24 @@ def test_tiles_stand_side_by_side_and_what_was_not_given_is_empty():
     np.testing.assert_array_equal(whole[:, :3], [[3, 2, nan], [1, 0, nan]])
 
 
+def names(pictures: list[Picture]) -> list[str]:
+    return [picture.name for picture in pictures]
+
+
 def test_what_is_drawn_follows_from_the_files_that_are_there(tmp_path):
-    everything = experiment(tmp_path / "all", [*STACK, *VARIANTS], probes=PROBES, lines=SMT_LINES)
-    assert [picture.name for picture in pictures_of(everything)] == [
+    files = {"probes": PROBES, "lines": SMT_LINES, "record": RECORD}
+    everything = experiment(tmp_path / "all", [*STACK, *VARIANTS], **files)
+    for name in (name for name in everything.runs if "hidden-size" in name):
+        run = everything.runs[name]
+        assert run.record is not None
+        everything.runs[name] = replace(run, record=replace(run.record, state_bytes=128))
+    assert names(pictures_of(everything, DRAW)) == [
         "score", "curves", "gradient", "drift", "compression", "variants", "memory", "images",
     ]  # fmt: skip
-    assert [picture.name for picture in pictures_of(experiment(tmp_path / "none", STACK))] == ["score"]
+    assert names(pictures_of(experiment(tmp_path / "none", STACK), DRAW)) == ["score"]
     empty: dict = {"format": 1, "teacher": None, "gradient_reach": [], "memory_map": None, "images": None}
     nulls = experiment(tmp_path / "nulls", STACK, probes=empty, record=RECORD, lines=[])
-    assert [picture.name for picture in pictures_of(nulls)] == ["score"]
+    assert names(pictures_of(nulls, DRAW)) == ["score"]
 
 
 def test_a_png_has_no_background_and_an_svg_takes_the_colours_of_its_page(tmp_path):
@@ -134,3 +147,21 @@ def test_a_png_has_no_background_and_an_svg_takes_the_colours_of_its_page(tmp_pa
     assert svg == inline_svg(picture, "a")
     ids = [set(re.findall(r' id="([^"]+)"', inline_svg(picture, salt))) for salt in "ab"]
     assert ids[0] and not ids[0] & ids[1]
+
+
+def test_a_map_shows_every_memory_where_it_is(tmp_path):
+    """Points far from the label of their group, which stands above the others; each has its dot in a PNG."""
+    far = [[x, y] for x in (0.0, 10.0, 20.0) for y in (0.0, 10.0, 20.0)]
+    many = {**MAP, "points": [*far, *[[100.0, 100.0]] * 10], "groups": ["3"] * 19}
+    study: Study = experiment(
+        tmp_path, rows("gru", "smt", 2e-3, {64: 1.0}), probes={**PROBES, "memory_map": many}
+    )
+    picture = memory_maps(study)
+    assert picture is not None
+    save_png(picture, tmp_path / "map.png")
+    pixels = matplotlib.image.imread(tmp_path / "map.png")
+    (axis,) = picture.figure.axes
+    scale = len(pixels) / picture.figure.bbox.height
+    for x, y in axis.transData.transform(far) * scale:
+        row, column = len(pixels) - int(y), int(x)
+        assert pixels[row - 2 : row + 3, column - 2 : column + 3, 3].max() > 0.4, (x, y)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from smt_hf.experiments.speed import DRAW, OFFICIAL, by_context, read_benchmarks, size, slowdown, speedups
+from smt_hf.reporting.speed import DRAW, OFFICIAL, by_context, read_benchmarks, size, slowdown, speedups
 
-STORED = Path(__file__).parents[2] / "docs" / "results"
+STORED = Path(__file__).parents[2] / "results"  # not in a source distribution
 
 
 def row(model: str, context: int, speed: float, **more) -> dict:

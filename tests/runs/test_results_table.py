@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from smt_hf.experiments.results import COLUMNS, read_results, rows_of_run, write_results
+from smt_hf.runs.results import COLUMNS, read_results, rows_of_run, write_results
 
 LN2 = math.log(2)
 RECORD = {
@@ -101,3 +101,11 @@ def test_a_table_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError):
         write_results(path, [{**rows[0], "no such column": 1}])
     assert path.read_text() == before
+
+
+def test_a_run_that_stands_twice_is_named(tmp_path):
+    path = tmp_path / "results.csv"
+    rows = rows_of_run("recall", "gru-24", 24, RECORD, TASK_METRICS, chance=None)
+    write_results(path, [*rows, rows[1]])
+    with pytest.raises(ValueError, match=r"results\.csv has the run gru-24 at length 48 twice"):
+        read_results(path)

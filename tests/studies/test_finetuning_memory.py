@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "finetuning_memory.py"
+SCRIPT = Path(__file__).parents[2] / "studies" / "finetuning_memory.py"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""docs/long_run.py counts what it reads, and its losses are those of one pass over the whole text."""
+"""studies/long_run.py counts what it reads, and its losses are those of one pass over the whole text."""
 
 import importlib.util
 import math
@@ -12,7 +12,7 @@ from smt_hf import SMTConfig, SMTForCausalLM
 
 
 def load(name: str):
-    path = Path(__file__).parents[1] / "docs" / f"{name}.py"
+    path = Path(__file__).parents[2] / "studies" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
