@@ -92,7 +92,7 @@ def pack(study: Study, folder: Path) -> None:
         for run in study.runs.values()
     ]  # fmt: skip
     evaluations = [
-        {**vars(one), "run": run.name, "seconds": f"{one.seconds:.1f}", "value": f"{one.value:.9g}",
+        {**vars(one), "run": run.name, "seconds": f"{one.seconds:.3f}", "value": f"{one.value:.9g}",
          "progress": "" if one.progress is None else f"{one.progress:.3f}",
          "drift": " ".join(f"{horizon}:{value:.3g}" for horizon, value in one.drift.items())}
         for run in study.runs.values() for one in run.evaluations

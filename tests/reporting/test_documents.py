@@ -13,10 +13,9 @@ from smt_hf.reporting.tables import tables_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-PAGES = [
-    ROOT / name
-    for name in ("README.md", "RESULTS.md", "docs/performance.md", "docs/export.md", "docs/scaling.md", "studies/LOG.md")
-]  # fmt: skip
+PAGES = [ROOT / f"{name}.md" for name in (
+    "README", "RESULTS", "docs/performance", "docs/export", "docs/scaling", "studies/LOG",
+)]  # fmt: skip
 FOLDERS = find_studies(RESULTS)
 
 pytestmark = pytest.mark.skipif(not RESULTS.is_dir(), reason="a source distribution has no results/")
@@ -31,7 +30,9 @@ def studies() -> dict[str, Study]:
 def test_a_page_has_the_tables_that_the_stored_results_make(page, studies):
     """`smt-hf report results --update` with the names above makes them anew."""
     assert START.search(page.read_text(encoding="utf-8"))
-    assert updated(page, tables_of(RESULTS, studies.values(), list(EXPERIMENTS))) == page.read_text(encoding="utf-8")
+    assert updated(page, tables_of(RESULTS, studies.values(), list(EXPERIMENTS))) == page.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_study_of_a_recipe_has_its_table_on_the_page_of_results(studies):
@@ -69,10 +70,8 @@ def test_a_stored_study_is_whole_and_says_how_each_run_is_made(folder, studies):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_of_runs_that_differ_only_in_their_seed_no_two_have_the_same(folder, studies):
-    keys = {
-        row["run"]: tuple(row[name] for name in ("variant", "cell", "method", "learning_rate", "length_trained", "seed"))
-        for row in studies[folder.name].rows
-    }  # fmt: skip
+    names = ("variant", "cell", "method", "learning_rate", "length_trained", "seed")
+    keys = {row["run"]: tuple(row[name] for name in names) for row in studies[folder.name].rows}
     assert len(set(keys.values())) == len(keys)
 
 
