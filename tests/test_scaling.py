@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
@@ -17,7 +16,6 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="a source distribution has no docs/")
 def test_the_arithmetic_of_scaling_is_that_of_the_models():
     large: dict[str, Any] = dict(
         hidden_size=2048, num_memory_tokens=16, num_readout_layers=4, num_attention_heads=16,
