@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from smt_hf.runs.files import write_atomic
@@ -25,7 +26,11 @@ def updated(path: Path, tables: Mapping[str, Callable[[], list[str]]]) -> str:
                 )
             inside = start[1]
             if inside not in tables:
-                raise ValueError(f"{path} asks for the table {inside!r}; choose one of {', '.join(tables)}.")
+                near = get_close_matches(inside, tables, n=5, cutoff=0.3) or list(tables)[:5]
+                raise ValueError(
+                    f"{path} asks for the table {inside!r}, which these results do not give; "
+                    f"they give {len(tables)}, among them {', '.join(near)}."
+                )
             lines += [line, *tables[inside]()]
         elif END.fullmatch(line):
             if not inside:

@@ -30,7 +30,8 @@ OF_THE_TABLE = ("experiment", "run", "task", "cell", "method", "variant", "seed"
 OF_THE_RECORD = tuple(
     one.name for one in fields(Record) if one.name not in {*OF_THE_TABLE, "dataset", "status", "final"}
 )
-NUMBERS: dict[str, type] = {
+# What a column holds; those that are not named hold whole numbers.
+KINDS: dict[str, type] = {
     **{name: float for name in ("learning_rate", "chance", "max_minutes", "bytes_per_token", "seconds")},
     **{name: float for name in ("progress", "value")},
     **{name: str for name in ("experiment", "run", "task", "cell", "method", "variant", "metric", "data_kind")},
@@ -186,7 +187,7 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         names, raw = list(reader.fieldnames or []), list(reader)
     if names != list(columns):
         raise ValueError(f"{path} has columns of another version; pack the study again with this one.")
-    kinds = {name: NUMBERS.get(name, int) for name in columns}
+    kinds = {name: KINDS.get(name, int) for name in columns}
     try:
         return [
             {name: row[name] if kind is str else kind(row[name]) if row[name] else None

@@ -24,7 +24,10 @@ def test_only_what_stands_between_markers_changes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("<!-- table: x -->\n<!-- end -->\n", "a.md asks for the table 'x'; choose one of a, b c, none"),
+        (
+            "<!-- table: x -->\n<!-- end -->\n",
+            "a.md asks for the table 'x', which these .* give 3, among them a, b c, none",
+        ),
         ("<!-- table: a -->\n", "a.md: the table 'a' has no line <!-- end --> after it"),
         ("<!-- table: a -->\n<!-- table: b c -->\n<!-- end -->\n", "'a' has no line <!-- end --> before"),
         ("text\n<!-- end -->\n", "a.md has a line <!-- end --> without a table before it"),

@@ -13,7 +13,8 @@ from smt_hf.reporting.study import Study
 
 @pytest.fixture
 def live(tmp_path) -> Study:
-    return experiment(tmp_path / "live", STACK, record=RECORD, lines=SMT_LINES, probes=PROBES)
+    lines = [{**line, "seconds": round(1.0037 * number, 3)} for number, line in enumerate(SMT_LINES)]
+    return experiment(tmp_path / "live", STACK, record=RECORD, lines=lines, probes=PROBES)
 
 
 @pytest.fixture

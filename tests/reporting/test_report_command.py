@@ -48,7 +48,7 @@ def test_pages_are_made_anew_from_the_studies_in_a_folder(live, tmp_path, capsys
     [
         (["--pack", "{live}"], "exists; name a new folder"),
         (["--pack", "{new}", "--update", "{page}"], "--pack and --update are two tasks"),
-        (["--update", "{page}"], "asks for the table 'no such'; choose one of summary"),
+        (["--update", "{page}"], "asks for the table 'no such', which these results do not give"),
         (["--update", "{new}"], "is no file"),
     ],
 )
