@@ -15,15 +15,20 @@ MAX_LINES = 320
 ROOMS: dict[str, set[str]] = {
     "models": set(),
     "data": set(),
+    "runs": {"models", "data"},
     "evaluation": {"models", "data"},
-    "runs": {"models"},
+    "reporting": {"models", "data", "runs"},
     "hub": {"models", "data", "runs"},
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "pretraining", "runs"},
-    "cli": {"benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs"},
+    "cli": {
+        "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",
+    },
     "__init__": {"models", "pretraining", "runs"},
-}
+}  # fmt: skip
+# room -> how many of its own files may stand on one another: a reader follows no longer chain of imports
+FLOORS = {"reporting": 3, "experiments": 3}
 
 # The files in models/ travel with every checkpoint, so they need nothing that transformers does
 # not already bring: it cannot be installed without huggingface_hub and safetensors.
@@ -88,6 +93,28 @@ def violations(root: Path) -> list[str]:
     return found
 
 
+def floors(room: Path) -> dict[str, int]:
+    """File of a room -> 1 where it imports none of the others, else one more than the highest it imports.
+
+    Raises RecursionError for files that import one another in a circle.
+    """
+    siblings: dict[str, set[str]] = {}
+    for path in sorted(room.glob("*.py")):
+        found = imports(ast.parse(path.read_text("utf-8")), f"{PACKAGE}.{room.name}")
+        names = {
+            name.split(".")[2]
+            for _, several in found
+            for name in several
+            if name.startswith(f"{PACKAGE}.{room.name}.")
+        }
+        siblings[path.stem] = {name for name in names if (room / f"{name}.py").is_file()}
+
+    def floor(name: str) -> int:
+        return 1 + max(map(floor, siblings[name]), default=0)
+
+    return {name: floor(name) for name in siblings}
+
+
 def plant(root: Path, files: dict[str, str]) -> Path:
     """Write `files` (path -> source) under a package folder and return it."""
     for name, source in files.items():
@@ -101,6 +128,22 @@ def test_the_package_keeps_the_rules() -> None:
     root = Path(__file__).resolve().parent.parent / PACKAGE
     assert (root / "models").is_dir(), "nothing to check"
     assert violations(root) == []
+
+
+@pytest.mark.parametrize(("room", "most"), FLOORS.items())
+def test_a_room_has_no_more_floors_than_a_reader_can_follow(room: str, most: int) -> None:
+    found = floors(Path(__file__).resolve().parent.parent / PACKAGE / room)
+    assert found and max(found.values()) <= most, found
+
+
+def test_floors_are_counted_along_imports(tmp_path: Path) -> None:
+    files = {
+        "data/a.py": "import json",
+        "data/b.py": "from .a import x\nfrom ..models import c",
+        "data/c.py": f"def f():\n    from {PACKAGE}.data.b import y\nfrom .a import x",
+        "data/d.py": "from . import c",
+    }
+    assert floors(plant(tmp_path, files) / "data") == {"a": 1, "b": 2, "c": 3, "d": 4}
 
 
 @pytest.mark.parametrize(
@@ -120,6 +163,9 @@ def test_the_package_keeps_the_rules() -> None:
         ("evaluation/a.py", "from ..pretraining import x"),
         ("evaluation/metrics/bits/a.py", "from ....hub import x"),
         ("hub/a.py", "import smt_hf.evaluation.windows"),
+        ("runs/a.py", "from ..evaluation import x"),
+        ("reporting/a.py", "from smt_hf.experiments.recipes import EXPERIMENTS"),
+        ("reporting/a.py", "def f():\n    from ..pretraining.presets import PRESETS"),
         ("pretraining/a.py", "from ..cli import main"),
         ("pretraining/a.py", "if True:\n    def f():\n        import smt_hf.cli"),
         ("__init__.py", "from .cli import main"),

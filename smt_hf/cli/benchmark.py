@@ -5,8 +5,6 @@ SMT and of BPTT by length of the context. dmt: a DMT step, beside the official a
 """
 
 import argparse
-import json
-import os
 from pathlib import Path
 
 DEFAULT_CONTEXTS = {"decode": [16, 4096], "prefill": [4096], "train": [128, 1024], "dmt": [256]}
@@ -98,17 +96,17 @@ def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
 
 
 def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
+    from smt_hf.runs.files import one_entry_a_line, write_atomic
+
     result = {
         "what": args.what, "command": args.words, "dtype": args.dtype, "repeats": args.repeats,
         "machine": machine, "rows": rows,
     }  # fmt: skip
-    text = json.dumps(result, indent=1)
+    text = one_entry_a_line(result)
     if args.output:
-        part = Path(f"{args.output}.part")  # whole or absent
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, args.output)
+        write_atomic(Path(args.output), text)
     shown = steps_table if args.what in TRAINED else table
-    print(text if args.json else shown(rows))
+    print(text if args.json else shown(rows), end="" if args.json else "\n")
     return 0
 
 

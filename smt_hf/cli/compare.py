@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from smt_hf.evaluation.comparison import (
+    from smt_hf.reporting.comparison import (
         comparison_tables,
         equal_budget_table,
         plot_learning_curves,

@@ -78,8 +78,8 @@ def carry_out(name: str, folder: Path, runs: list[Run]) -> int:
     from rich.console import Console
 
     from smt_hf.experiments import runner
-    from smt_hf.experiments.results import FILE, read_results
     from smt_hf.pretraining.stops import Interrupted
+    from smt_hf.runs.results import FILE, read_results
 
     from . import report
     from .loading import quiet
@@ -119,8 +119,8 @@ def changes_of(words: list[str]) -> dict[str, Any]:
 
 def equal_budgets(folder: Path, rows: list[dict[str, Any]], console: Any) -> None:
     """SMT, without variants, beside the best BPTT of the same cell at equal time, tokens, sequential steps."""
-    from smt_hf.evaluation.comparison import equal_budget_table, read_runs
-    from smt_hf.experiments.report import best_groups, by_training_length, group_key
+    from smt_hf.reporting.comparison import equal_budget_table, read_runs
+    from smt_hf.reporting.groups import best_groups, by_training_length, group_key
 
     names = []
     for part in by_training_length(rows).values():

@@ -9,7 +9,7 @@ from smt_hf.runs.spec import RunSpec
 # Everything fits into ten minutes on two CPU cores: three cells on text, one cell twice on retrieval.
 TEXT_CELLS = ("gru", "mlp", "transformer")
 TEXT_MINUTES = 1.0
-# A cell and a length at which the two methods differ; a GRU learns retrieval by BPTT too (docs/results.md).
+# A cell and a length at which the two methods differ; a GRU learns retrieval by BPTT too (studies/LOG.md).
 TASK_CELL, TASK_LENGTH, TASK_MINUTES = "transformer", 128, 2.2
 # The same task, size, batch and length curriculum for both methods.
 TASK = {

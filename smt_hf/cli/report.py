@@ -1,11 +1,13 @@
 """Print and draw what experiments and benchmarks found, from their stored results alone.
 
 Prints the tables, draws each picture as a PNG beside its results, and puts everything on one page, report.html,
-in DIR. Reads the experiments in DIR, DIR/NAME and DIR/experiments/NAME, and benchmark-*.json in DIR.
+in DIR. Reads the studies in DIR, DIR/NAME and DIR/experiments/NAME, and benchmark-*.json in DIR. A study is
+what smt-hf experiment leaves, or the few small files that --pack makes of it for a repository.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 PAGE = "report.html"
 
@@ -14,26 +16,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="folder of an experiment, of several, or of benchmark records"
     )
+    parser.add_argument(
+        "--pack",
+        metavar="NEW",
+        type=Path,
+        help="write the one study in DIR to the new folder NEW, and draw nothing",
+    )
+    parser.add_argument(
+        "--update", metavar="FILE", type=Path, nargs="+",
+        help="make the tables of these Markdown files anew, between <!-- table: NAME --> and <!-- end -->, "
+        "and draw nothing",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from smt_hf.experiments.report import place, results_tables
-    from smt_hf.experiments.results import FILE, read_results
+    from smt_hf.experiments.recipes import EXPERIMENTS
+    from smt_hf.reporting.groups import place
+    from smt_hf.reporting.packed import find_studies, read_study
 
     folder: Path = args.folder
-    files = [path for depth in ("", "*/", "experiments/*/") for path in sorted(folder.glob(f"{depth}{FILE}"))]
-    found = {path: rows for path in dict.fromkeys(files) if (rows := read_results(path))}
-    tables = dict(sorted(found.items(), key=lambda item: place(item[1])))
-    if not tables and not any(folder.glob("benchmark-*.json")):
+    found = [study for path in find_studies(folder) if (study := read_study(path)) is not None]
+    studies = sorted(found, key=lambda study: place(study.rows, list(EXPERIMENTS)))
+    if not studies and not any(folder.glob("benchmark-*.json")):
         raise ValueError(
-            f"{folder} holds no results ({FILE} or benchmark-*.json); give a folder that smt-hf experiment or "
-            "smt-hf benchmark wrote."
+            f"{folder} holds no results (results.csv, runs.csv or benchmark-*.json); give a folder that smt-hf "
+            "experiment, smt-hf report --pack or smt-hf benchmark wrote."
         )
+    # An experiment gives a folder alone.
+    pack, update = getattr(args, "pack", None), getattr(args, "update", None)
+    if pack and update:
+        raise ValueError("--pack and --update are two tasks; give one of them.")
+    if pack:
+        return pack_one(folder, studies, pack)
+    if update:
+        return update_pages(folder, studies, update)
+    return draw(folder, studies)
+
+
+def pack_one(folder: Path, studies: list[Any], target: Path) -> int:
+    from smt_hf.reporting.packed import pack
+
+    if len(studies) != 1:
+        raise ValueError(f"--pack takes one study, and {folder} holds {len(studies)}; name the folder of one.")
+    pack(studies[0], target)
+    print(f"{len(studies[0].runs)} runs in {target}")
+    return 0
+
+
+def update_pages(folder: Path, studies: list[Any], paths: list[Path]) -> int:
+    from smt_hf.experiments.recipes import EXPERIMENTS
+    from smt_hf.reporting.markers import update
+    from smt_hf.reporting.tables import tables_of
+
+    changed = update(paths, tables_of(folder, studies, list(EXPERIMENTS)))
+    print(f"{len(changed)} of {len(paths)} files changed" + "".join(f"\n{path}" for path in changed))
+    return 0
+
+
+def draw(folder: Path, studies: list[Any]) -> int:
+    from rich.console import Console
+
+    from smt_hf.experiments.recipes import EXPERIMENTS
+    from smt_hf.reporting.console import results_tables
+
     console = Console(highlight=False)
-    for rows in tables.values():
-        for table in results_tables(rows):
+    for study in studies:
+        for table in results_tables(study.rows):
             console.print(table)
     try:
         import matplotlib  # noqa: F401  # what follows needs it
@@ -41,32 +89,25 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "the pictures need matplotlib; install it with pip install 'smt-hf[report]'."
         ) from error
-    draw(folder, list(tables), console)
-    return 0
-
-
-def draw(folder: Path, tables: list[Path], console) -> None:
-    from smt_hf.experiments.drawing import save_png
-    from smt_hf.experiments.findings import read_experiment
-    from smt_hf.experiments.page import page
-    from smt_hf.experiments.pictures import pictures_of
-    from smt_hf.experiments.speed import DRAW, read_benchmarks
+    from smt_hf.reporting import model_pictures, speed, training_pictures
+    from smt_hf.reporting.drawing import pictures_of, save_png
+    from smt_hf.reporting.page import page
     from smt_hf.runs.files import write_atomic
 
-    experiments = [one for path in tables if (one := read_experiment(path)) is not None]
-    benchmarks = read_benchmarks(folder)  # everything is read before anything is written
-    drawn = [(one, pictures_of(one)) for one in experiments]
-    clocked = {name: (record, DRAW[record["what"]](record["rows"])) for name, record in benchmarks.items()}
-    count = 0
-    for one, pictures in drawn:
-        for picture in pictures:
-            ending = "" if picture.name == "score" else f"-{picture.name}"
-            save_png(picture, one.folder / f"{one.name}{ending}.png")
-            count += 1
-    for name, (_, speed) in clocked.items():
-        if speed is not None:
-            save_png(speed, folder / f"{name}.png")
-            count += 1
-    write_atomic(folder / PAGE, page(drawn, clocked))
-    console.print(f"{count} pictures beside the results, and all of it on one page:")
+    benchmarks = speed.read_benchmarks(folder)  # everything is read before anything is written
+    drawn = [(one, pictures_of(one, training_pictures.DRAW + model_pictures.DRAW)) for one in studies]
+    clocked = {
+        name: (record, speed.DRAW[record["what"]](record["rows"])) for name, record in benchmarks.items()
+    }
+    files = {
+        one.folder / f"{one.name}{'' if picture.name == 'score' else f'-{picture.name}'}.png": picture
+        for one, pictures in drawn
+        for picture in pictures
+    }
+    files |= {folder / f"{name}.png": picture for name, (_, picture) in clocked.items() if picture is not None}
+    for path, picture in files.items():
+        save_png(picture, path)
+    write_atomic(folder / PAGE, page(drawn, clocked, {name: one.about for name, one in EXPERIMENTS.items()}))
+    console.print(f"{len(files)} pictures beside the results, and all of it on one page:")
     console.print(f"{folder / PAGE}", soft_wrap=True)
+    return 0

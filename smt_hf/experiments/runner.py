@@ -14,12 +14,12 @@ from smt_hf.pretraining.assembly import build
 from smt_hf.pretraining.stops import NonFiniteLossError
 from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.record import RunRecord
+from smt_hf.runs.results import FILE, read_results, rows_of_run, write_results
 from smt_hf.runs.spec import RunSpec, make_spec
 
 from .measure import measure
 from .probes import write_probes
 from .recipe import Run
-from .results import FILE, read_results, rows_of_run, write_results
 
 # Beside the recipe's arguments. Often enough that a killed run loses a minute or two.
 RUNNING = {"checkpoint_every": 200, "save_total_limit": 1}

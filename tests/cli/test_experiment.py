@@ -18,9 +18,9 @@ from smt_hf.cli import experiment, main
 from smt_hf.experiments import runner
 from smt_hf.experiments.recipe import Length, Recipe, by_name, plan
 from smt_hf.experiments.recipes import EXPERIMENTS
-from smt_hf.experiments.results import read_results, write_results
 from smt_hf.pretraining.stops import NonFiniteLossError
 from smt_hf.runs.folder import RunFolder
+from smt_hf.runs.results import read_results, write_results
 
 TINY = Recipe(
     about="a recipe of seconds",
@@ -342,8 +342,15 @@ def test_report_reads_benchmarks_and_stored_experiments_below(done, tmp_path, ca
     stored = tmp_path / "experiments" / "tiny"
     stored.mkdir(parents=True)
     (stored / "results.csv").write_bytes((done / "results.csv").read_bytes())
-    record = Path(__file__).parents[2] / "docs" / "results" / "benchmark-train.json"
-    (tmp_path / record.name).write_bytes(record.read_bytes())
+    steps = [
+        {"model": "smt-gru", "method": method, "parameters": 1e6, "context": context, "tokens_per_second": 1e4,
+         "range": [9e3, 1.1e4], "sequential_steps": 1}
+        for method in ("smt", "bptt") for context in (8, 64)
+    ]  # fmt: skip
+    machine = dict.fromkeys(("processor", "device", "cores", "torch", "transformers", "smt_hf"), "any")
+    record = {"what": "train", "command": ["benchmark", "train"], "dtype": "float32", "repeats": 3}
+    record |= {"machine": machine, "rows": steps}
+    (tmp_path / "benchmark-train.json").write_text(json.dumps(record))
     assert main(["report", str(tmp_path)]) == 0
     assert (stored / "tiny.png").is_file() and (tmp_path / "benchmark-train.png").is_file()
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def table(tmp_path: Path) -> str:
 
 def text_of(data: object) -> list[str]:
     assert isinstance(data, TokenWindows)
-    return byte_tokenizer().decode(data._tokens.tolist()).split("<|endoftext|>")
+    return str(byte_tokenizer().decode(data._tokens.tolist())).split("<|endoftext|>")
 
 
 def test_a_validation_split_of_its_own_is_all_of_validation_and_none_of_training(

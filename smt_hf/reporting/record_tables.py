@@ -1,0 +1,219 @@
+"""Markdown tables of stored records: benchmarks, trials, and what was tried, one JSON file each."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .study import parse
+
+Table = list[str]  # lines of Markdown
+Rows = list[dict[str, Any]]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
+    """Name → what makes the table out of a file in `folder`, as the functions below say."""
+    made: dict[str, tuple[str, Callable[[Rows], Table]]] = {
+        "decode": ("benchmark-decode", decode),
+        "decode-16k": ("benchmark-decode-16k", decode_far),
+        "speed": ("benchmark-decode", speed),
+        "prefill": ("benchmark-prefill", prefill),
+        "prefill-sweeps": ("trials-sweeps", prefill_sweeps),
+        "train": ("benchmark-train", lambda rows: steps(rows, "context")),
+        "dmt": ("benchmark-dmt", lambda rows: steps(rows, "rollout")),
+        "int8-speed": ("trials-int8", int8_speed),
+        "int8-bits": ("trials-int8", int8_bits),
+        "scaling": ("scaling", scaling),
+        "tried-stack": ("exploration-stack", tried_stack),
+        "tried-text": ("exploration-text", tried_text),
+    }
+    found: dict[str, Callable[[], Table]] = {
+        name: partial(made_of, folder, file, make)
+        for name, (file, make) in made.items()
+        if (folder / f"{file}.json").is_file()
+    }
+    if (folder / "exploration-modular.json").is_file():
+        found["tried-modular"] = lambda: tried_modular(read(folder, "exploration-modular"))
+    compiled = [f"benchmark-compiled-{name}" for name in COMPILED]
+    if all((folder / f"{file}.json").is_file() for file in compiled):
+        found["compiled"] = lambda: compiled_steps([read(folder, file)["rows"] for file in compiled])
+    return found
+
+
+def made_of(folder: Path, file: str, make: Callable[[Rows], Table]) -> Table:
+    record = read(folder, file)
+    return make(record["rows"] if "rows" in record else record["runs"])
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / f"{name}.json"
+    return parse(path, path.read_text(encoding="utf-8"))
+
+
+def near_and_far(rows: Rows) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each model its row at the shortest and at the longest context."""
+    found = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = sorted((row for row in rows if row["model"] == model), key=lambda row: row["context"])
+        found.append((mine[0], mine[-1]))
+    return found
+
+
+def millions(row: dict[str, Any]) -> str:
+    return f"{row['parameters'] / 1e6:.1f} M"
+
+
+def decode(rows: Rows) -> Table:
+    head = ["model", "parameters", "tokens/s after 16", "after 4,096", "of the products' floor",
+            "state, bytes at 4,096", "peak, MB"]  # fmt: skip
+    cells = [
+        [
+            near["model"], millions(near),
+            f"{near['tokens_per_second']:.0f}", f"{far['tokens_per_second']:.0f}",
+            f"{near['floor_fraction']:.2f}", f"{far['state_bytes']:,}", f"{far['peak_memory_bytes'] / 1e6:.0f}",
+        ]
+        for near, far in near_and_far(rows)
+    ]  # fmt: skip
+    return markdown(head, cells)
+
+
+SHOWN = ("smt-gru", "smt-mlp", "smt-transformer", "gpt2", "mamba")
+
+
+def speed(rows: Rows) -> Table:
+    """The rows of `decode` that README shows."""
+    pairs = {near["model"]: (near, far) for near, far in near_and_far(rows)}
+    shown = [
+        pairs[model] for model in ("smt-gru", "smt-mlp", "smt-transformer", "gpt2", "mamba") if model in pairs
+    ]
+    cells = [
+        [near["model"], f"{near['tokens_per_second']:.0f}", f"{far['tokens_per_second']:.0f}",
+         f"{far['state_bytes']:,}"]
+        for near, far in shown
+    ]  # fmt: skip
+    return markdown(["model", "after 16 tokens", "after 4,096", "bytes of state after 4,096"], cells)
+
+
+def decode_far(rows: Rows) -> Table:
+    cells = [
+        [near["model"], f"{near['tokens_per_second']:.0f}", f"{far['tokens_per_second']:.0f}",
+         f"{far['tokens_per_second'] / near['tokens_per_second']:.2f}"]
+        for near, far in near_and_far(rows)
+    ]  # fmt: skip
+    return markdown(["model", "tokens/s after 16", "after 16,384", "ratio"], cells)
+
+
+COMPILED = ("small", "small-transformer", "small-gru", "gru", "paper")
+
+
+def compiled_steps(pairs: list[Rows]) -> Table:
+    """Tokens/s plain and compiled, in the same rounds, and the seconds that the compiler took."""
+    cells = []
+    for plain, program in pairs:
+        both = plain["tokens_per_second"], program["tokens_per_second"]
+        cells.append([plain["model"], millions(plain), f"{both[0]:.0f}", f"{both[1]:.0f}",
+                      f"{both[1] / both[0]:.2f}", f"{program['compile_seconds']:.0f}"])  # fmt: skip
+    return markdown(["model", "parameters", "tokens/s, plain", "compiled", "ratio", "s"], cells)
+
+
+def prefill(rows: Rows) -> Table:
+    cells = [
+        [row["model"], f"{row['tokens_per_second']:.0f}", f"{row['floor_fraction']:.2f}",
+         f"{row['peak_memory_bytes'] / 1e6:.0f}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(["model", "tokens/s", "of the products' floor", "peak, MB"], cells)
+
+
+def prefill_sweeps(rows: Rows) -> Table:
+    """Tokens/s read one by one and by sweeps, and cell applications that wait, of trained models."""
+    head = ["run", "tokens", "", "tokens/s, one by one", "by sweeps", "waits", "chunks one by one", "error"]
+    cells = [
+        [row["run"], f"{row['context']:,}", row["way"], f"{row['sequential']['tokens_per_second']:.0f}",
+         f"{row['sweeps']['tokens_per_second']:.0f}", f"{row['waits']:,}", f"{row['fallbacks']}",
+         f"{row['error']:.0e}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, cells)
+
+
+def steps(rows: Rows, context: str) -> Table:
+    """Training steps, those of a model together."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    rows = sorted(rows, key=lambda row: models.index(row["model"]))
+    cells = [
+        [row["model"], row["method"], f"{row['context']:,}", f"{row['tokens_per_second']:.0f}",
+         f"{row['sequential_steps']}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(["model", "method", context, "tokens/s", "cell applications that wait"], cells)
+
+
+def int8_pairs(rows: Rows, name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    whole = {row[name]: row for row in rows if name in row and row["dtype"] == "float32"}
+    return [(whole[row[name]], row) for row in rows if name in row and row["dtype"] == "int8"]
+
+
+def int8_speed(rows: Rows) -> Table:
+    cells = []
+    for whole, small in int8_pairs(rows, "model"):
+        both = whole["tokens_per_second"], small["tokens_per_second"]
+        cells.append([whole["model"], f"{both[0]:.0f}", f"{both[1]:.0f}", f"{both[1] / both[0]:.2f}"])
+    return markdown(["model", "float32", "int8", "ratio"], cells)
+
+
+def int8_bits(rows: Rows) -> Table:
+    cells = [
+        [whole["run"], f"{whole['bits_per_byte']:.3f}", f"{small['bits_per_byte']:.3f}"]
+        for whole, small in int8_pairs(rows, "run")
+    ]
+    return markdown(["run", "float32", "int8"], cells)
+
+
+def scaling(rows: Rows) -> Table:
+    """Medians of tokens/s; efficiency: over twice one process with one thread."""
+
+    def median(method: str, processes: int, threads: int) -> float:
+        wanted = {"method": method, "processes": processes, "threads": threads}
+        return statistics.median(row["tokens_per_second"] for row in rows if wanted.items() <= row.items())
+
+    cells = []
+    for method, name in (("smt", "SMT → DMT"), ("bptt", "BPTT")):
+        one, threads, two = median(method, 1, 1), median(method, 1, 2), median(method, 2, 1)
+        cells.append([name, f"{one:,.0f}", f"{threads:,.0f}", f"{two:,.0f}", f"{two / one / 2:.2f}"])
+    head = ["method", "one process, one thread", "one process, two threads",
+            "two processes, one thread each", "efficiency"]  # fmt: skip
+    return markdown(head, cells)
+
+
+def tried_stack(runs: Rows) -> Table:
+    cells = [[run["change"], f"{run['accuracy']:.3f}", f"{run['teacher']:.3f}"] for run in runs]
+    return markdown(["run", "accuracy", "teacher"], cells)
+
+
+def tried_text(runs: Rows) -> Table:
+    cells = [[run["change"], f"{run['bits_per_byte']:.3f}", f"{run['dmt_steps']:,}"] for run in runs]
+    return markdown(["change", "bits per byte", "steps of DMT"], cells)
+
+
+def tried_modular(record: dict[str, Any]) -> Table:
+    cells = [
+        [
+            f"the encoder alone, {run['change']}",
+            f"{run['steps']:,}",
+            f"{run['accuracy']:.3f}",
+            f"{run['first']:.3f}",
+        ]
+        for run in record["encoder"]
+    ]
+    for run in record["teacher"]:
+        cells.append(
+            [f"SMT for four minutes, {run['change']}", f"{run['steps']:,}", f"{run['accuracy']:.3f}", ""]
+        )
+    return markdown(["change", "steps", "all answers", "the first"], cells)
