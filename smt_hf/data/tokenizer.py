@@ -96,8 +96,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        place = "this folder holds none" if Path(name).is_dir() else "the Hub did not give one"
+    except Exception as error:  # `tokenizers` raises nothing more special for files that are damaged
+        folder = Path(name)
+        place = "the Hub did not give one"
+        if folder.is_dir():
+            place = "this folder holds none"
+            if any(folder.glob("*token*")):
+                place = f"its files are damaged or incomplete: {' '.join(str(error).split())[:200]}"
         raise ValueError(
             f"no tokenizer could be loaded from {name!r} ({place}); give 'byte', a folder written "
             f"by save_pretrained, or a Hugging Face name such as 'openai-community/gpt2'."

@@ -98,3 +98,12 @@ def test_an_unknown_tokenizer_is_named_with_what_would_be_right(tmp_path: Path) 
         load_tokenizer("nobody/nothing")
     with pytest.raises(ValueError, match="this folder holds none"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": "1.0"}', "\0\0"])
+def test_a_damaged_tokenizer_is_named_with_the_cause(tmp_path: Path, damage: str) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"damaged or incomplete: .*'byte'") as error:
+        load_tokenizer(str(tmp_path))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)

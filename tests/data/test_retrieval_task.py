@@ -123,7 +123,7 @@ def test_rows_outside_the_dataset_raise() -> None:
         ({"sequence_length": 3}, "at least 4 for marker, value and query, but it is 3"),
         ({"sequence_length": 8, "num_values": 1}, "num_values of at least 2, but it is 1"),
         ({"sequence_length": 8, "split": "test"}, "'train' or 'validation', but it is 'test'"),
-        ({"sequence_length": 8, "num_examples": 0}, "at least 1, but it is 0"),
+        ({"sequence_length": 8, "num_examples": 0}, "must be 1 to .*, but it is 0"),
     ],
 )
 def test_impossible_tasks_are_refused(arguments: dict, message: str) -> None:

@@ -263,3 +263,25 @@ FROZEN = {
     "recency": [0, 4, 0, 2, 0, 8, 4, 0, 2],
     "primacy": [0, 4, 0, 2, 0, 8, 0, 4, 0],
 }
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_absurd_sizes_and_lengths_are_refused_at_once(name: str) -> None:
+    for size in TASKS[name].size_names():
+        for number in (10**12, 2**16 + 1, -1):
+            with pytest.raises(ValueError, match=f"{name} needs {size} of at (most|least) .*{number}"):
+                make_task(f"{name}:{size}={number}", 2**10)
+    with pytest.raises(ValueError, match=f"sequence_length of {name} is {10**12}"):
+        make_task(name, 10**12)
+
+
+@pytest.mark.parametrize("number", ["1e3", "10**12", "nan", "", "9" * 5000])
+def test_sizes_that_are_no_whole_numbers_are_refused(number: str) -> None:
+    with pytest.raises(ValueError, match="num_values of 'retrieval' must be a whole number"):
+        make_task(f"retrieval:num_values={number}", 16)
+
+
+def test_a_size_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_values of 'retrieval' is given twice"):
+        make_task("retrieval:num_values=4,num_values=8", 16)

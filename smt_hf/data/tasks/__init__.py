@@ -43,6 +43,8 @@ def make_task(name: str, sequence_length: int, split: str = "train", seed: int =
         if size not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"the task {task!r} has no size {size!r}; {has}, given as {task}:size=number.")
+        if size in sizes:
+            raise ValueError(f"the size {size} of {task!r} is given twice; give it once.")
         try:
             sizes[size] = int(number)
         except ValueError:

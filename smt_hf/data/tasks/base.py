@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _STREAMS = {"train": np.uint64(0), "validation": np.uint64(1 << 63)}
+_MOST_ROWS = 2**62
+LONGEST = 2**24
+"""Most tokens in a row: a batch of a few of these fills a machine."""
+LARGEST = 2**16
+"""What a size may be at most: a symbol each, or a number for each row that is drawn."""
 _DEFAULT_ROWS = {"train": 2**31, "validation": 1024}
 
 
@@ -80,13 +85,19 @@ class SyntheticTask(StackedRows, ABC):
                 f"{self.task} needs sequence_length of at least {self.shortest} for {self.shortest_for}, "
                 f"but it is {self.sequence_length}."
             )
+        if self.sequence_length > LONGEST:
+            raise ValueError(
+                f"sequence_length of {self.task} is {self.sequence_length}; it must be at most {LONGEST}."
+            )
         if self.split not in _STREAMS:
             raise ValueError(f"split must be 'train' or 'validation', but it is {self.split!r}.")
-        if self.num_examples is not None and self.num_examples < 1:
-            raise ValueError(f"num_examples must be at least 1, but it is {self.num_examples}.")
+        if self.num_examples is not None and not 1 <= self.num_examples <= _MOST_ROWS:
+            raise ValueError(f"num_examples must be 1 to {_MOST_ROWS}, but it is {self.num_examples}.")
         for name, value in self.sizes.items():
             if value < self.least(name):
                 raise ValueError(f"{self.task} needs {name} of at least {self.least(name)}, but it is {value}.")
+            if value > LARGEST:
+                raise ValueError(f"{self.task} needs {name} of at most {LARGEST}, but it is {value}.")
 
     @property
     @abstractmethod
