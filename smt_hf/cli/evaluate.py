@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**result, "state_bytes": state_bytes, "parameters": parameters}))
         return 0
-    print(f"{args.model} on {data.name}: {first['targets']:,} targets, {parameters:,} parameters")
+    part = {"all": "all of ", "validation": "" if data.kind == "task" else "the validation part of "}[data.part]
+    print(f"{args.model} on {part}{data.name}: {first['targets']:,} targets, {parameters:,} parameters")
     if data.kind == "task":
         print(f"  {in_words('task')} from a cold start, chance {result['chance']:.3f}")
         for length, accuracy in result["by_length"].items():
@@ -63,15 +65,30 @@ def run(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, dict[int, dict[str, Any]]]:
     """The data, and free-running metrics by length: of a task at the trained and all asked lengths.
 
-    Without --dataset the data are those that the run was trained on.
+    Data that the run was not trained on are judged whole; of those that it was trained on, and without
+    --dataset, only what was held out for validation.
     """
-    from smt_hf.data import TokenWindows, data_kind, load_data
+    from smt_hf.data import TokenWindows, data_kind, load_data, load_evaluation_data
     from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
     from smt_hf.pretraining.run_folder import read_record
 
+    if args.split is not None and args.validation_split is not None:
+        raise ValueError(
+            f"--split {args.split} and --validation-split {args.validation_split} both name what is judged; "
+            f"give one."
+        )
     record = read_record(Path(args.model)) or {}
-    if args.dataset is None:
-        own = record.get("data", {"dataset": record.get("dataset")})
+    own = record.get("data", {"dataset": record.get("dataset")})
+    trained_on = args.dataset is None or same_data(args.dataset, own["dataset"])
+    held_out = trained_on and not asks_for_another_split(args, own)
+    judged = args.validation_split or args.split
+    if not trained_on and overlap(args.dataset, own["dataset"]):
+        print(
+            f"{args.dataset} overlaps with {own['dataset']}, which the run was trained on: training data "
+            f"is judged too",
+            file=sys.stderr,
+        )
+    if trained_on:
         args = argparse.Namespace(**{**vars(args), **own, **given(args, DATA_FLAGS)})
     named = data_arguments(args)
     kind = data_kind(named["dataset"], args.image_column)
@@ -79,12 +96,30 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, 
         raise ValueError(f"--lengths are for tasks, and {named['dataset']!r} is none; give --horizon instead.")
     if args.images and kind != "image":
         raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
+    if args.tokenizer is not None:
+        raise ValueError(f"--tokenizer {args.tokenizer} has no use: a model is judged with its own.")
+    if args.sequence_length is not None and kind == "text":
+        raise ValueError(
+            f"--sequence-length {args.sequence_length} is for tasks and images, and {named['dataset']!r} is "
+            f"text; give --horizon instead."
+        )
     length = args.horizon  # a text is cut into blocks; rows of the others have one length
     if kind != "text":
         length = (
             args.sequence_length or record.get("sequence_length") or (args.horizon if kind == "task" else None)
         )
-    data = load_data(named.pop("dataset"), tokenizer, sequence_length=length, **named)
+    dataset = named.pop("dataset")
+    if held_out:
+        if kind != "task" and named.get("max_corpus_bytes") != own.get("max_corpus_bytes"):
+            raise ValueError(
+                f"--max-corpus-bytes {named.get('max_corpus_bytes')} would cut {dataset!r} elsewhere than the "
+                f"run did, so that text of its training would be judged; limit --max-tokens instead."
+            )
+        data: Any = load_data(dataset, tokenizer, sequence_length=length, **named)
+    else:
+        named = {**named, "split": judged}
+        named.pop("validation_split", None)
+        data = load_evaluation_data(dataset, tokenizer, sequence_length=length, **named)
     if data.validation.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"{data.name!r} has {data.validation.vocab_size} token ids but the model knows "
@@ -101,3 +136,27 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[Any, 
     length = min(length, args.max_tokens)
     x, y = cast(TokenWindows, data.validation).blocks(length, args.max_tokens // length)
     return data, {length: evaluate_rows(model, x, y)}
+
+
+def same_data(one: str, other: str | None) -> bool:
+    """Whether two names of data are the same: the same words, or paths of the same file or folder."""
+    if one == other or other is None:
+        return one == other
+    paths = Path(one).expanduser(), Path(other).expanduser()
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+
+
+def overlap(one: str, other: str | None) -> bool:
+    """Whether one of two paths lies below the other."""
+    paths = [Path(name).expanduser() for name in (one, other) if name]
+    if len(paths) < 2 or not all(path.exists() for path in paths):
+        return False
+    a, b = (path.resolve() for path in paths)
+    return a.is_relative_to(b) or b.is_relative_to(a)
+
+
+def asks_for_another_split(args: argparse.Namespace, own: dict[str, Any]) -> bool:
+    """Whether flags name a split that the run was not trained on, and not validated on by itself."""
+    if args.validation_split is not None:
+        return args.validation_split != own.get("validation_split", own.get("split", "train"))
+    return args.split is not None and args.split != own.get("split", "train")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -67,9 +68,25 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(args.model)
 
 
-def quiet() -> None:
-    """No progress bars of other libraries between our own lines."""
-    from transformers.utils import logging
+class ToStandardError(logging.Handler):
+    """Prints what the package logs, one line each, on whatever standard error is at that moment."""
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def quiet() -> None:
+    """No progress bars of other libraries between our own lines, and our own log on standard error."""
+    # Both are read when `datasets` is first imported.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    ours = logging.getLogger("smt_hf")
+    if not any(isinstance(handler, ToStandardError) for handler in ours.handlers):
+        ours.addHandler(ToStandardError())
+    # Of several processes one says it.
+    ours.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()

@@ -21,7 +21,10 @@ TEACHER_FLAGS = {
     "context_length": "most tokens a memory label sums up, Tc (tasks: the whole sequence)",
     "future_length": "targets a memory label must predict, F (tasks: to the end, unless given)",
 }
-DATA_FLAGS = ("dataset", "text_column", "image_column", "grey_levels", "split", "streaming", "max_corpus_bytes")
+DATA_FLAGS = (
+    "dataset", "text_column", "image_column", "grey_levels", "split", "validation_split", "streaming",
+    "max_corpus_bytes",
+)  # fmt: skip
 TRAINING_GROUPS = {
     "budget": "max_steps max_minutes dmt_fraction bptt_fraction",
     "optimization": "batch_size gradient_accumulation_steps learning_rate dmt_learning_rate "
@@ -72,6 +75,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--image-column", help="column with images, to be read as grey pixels [none: text]")
     data.add_argument("--grey-levels", type=int, help="grey levels of an image [17 of digits, else 256]")
     data.add_argument("--split", help="split of a `datasets` name to read [train]")
+    data.add_argument(
+        "--validation-split", help="split to validate on [its own validation, else 5%% of --split]"
+    )
     data.add_argument("--streaming", action="store_true", default=None, help="stream a large `datasets` name")
     data.add_argument("--max-corpus-bytes", type=int, help="read no more text, or pixels, than this")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from .corpora import read_documents, split_documents
 from .dataset import SequenceDataset, as_sequence_dataset, keep_batch
 from .kinds import METRICS, Kind
-from .packing import TokenWindows, load_windows
-from .pixels import DIGITS, PixelSequences, load_pixels
+from .packing import TokenWindows, load_all_windows, load_windows
+from .pixels import DIGITS, PixelSequences, load_all_pixels, load_pixels
 from .tasks import TASKS, RetrievalTask, SyntheticTask, is_task, make_task
 from .tokenizer import byte_tokenizer, load_tokenizer, symbol_tokenizer
 
@@ -26,6 +26,7 @@ __all__ = [
     "METRICS",
     "TASKS",
     "DataSplits",
+    "EvaluationData",
     "PixelSequences",
     "RetrievalTask",
     "SequenceDataset",
@@ -36,6 +37,7 @@ __all__ = [
     "data_kind",
     "keep_batch",
     "load_data",
+    "load_evaluation_data",
     "load_pixels",
     "load_tokenizer",
     "load_windows",
@@ -45,16 +47,26 @@ __all__ = [
 ]
 
 
+AnyData = TokenWindows | PixelSequences | SyntheticTask
+
+
 @dataclass(frozen=True)
-class DataSplits:
-    """What a run learns from and is judged on. `fingerprint` names the exact tokens of both."""
+class EvaluationData:
+    """What a model is judged on. `fingerprint` names the exact tokens; `part` says of what they are."""
 
     name: str
     kind: Kind
-    train: TokenWindows | PixelSequences | SyntheticTask
-    validation: TokenWindows | PixelSequences | SyntheticTask
+    part: Literal["validation", "all"]
+    validation: AnyData
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class DataSplits(EvaluationData):
+    """What a run learns from and is judged on. `fingerprint` names the exact tokens of both."""
+
+    train: AnyData
 
 
 def data_kind(name: str, image_column: str | None = None) -> Kind:
@@ -77,6 +89,7 @@ def load_data(
     streaming: bool = False,
     max_corpus_bytes: int | None = None,
     validation_fraction: float = 0.05,
+    validation_split: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> DataSplits:
     """Training and validation data by name: a task of `TASKS`, images, or a text corpus.
@@ -89,15 +102,21 @@ def load_data(
     seed: of a task's rows. The split of a text corpus depends on its content alone.
     image_column: read the images in this column, as pixels; "digits" are images without it.
     grey_levels: of images, all there are by default; see `load_pixels`.
-    split, text_column, streaming, max_corpus_bytes, validation_fraction: text and images; validation is
-        taken from this split of the corpus, and never overlaps with training.
+    split, text_column, streaming, max_corpus_bytes: text and images.
+    validation_split: the split to validate on, all of it. By default, and where it equals `split`, a part of
+        that split is validation (`validation_fraction`); but data that have a split "validation" of their
+        own are validated on that, if `split` is "train". Nothing is ever on both sides.
     cache_dir: where packed tokens are kept; by default $SMT_HF_CACHE, else ~/.cache/smt_hf.
 
-    Raises ValueError, in one sentence, for an unknown name or data too short for the length.
+    Raises ValueError, in one sentence, for an unknown name, data too short for the length, or an argument
+    that this kind of data has no use for.
     """
-    train: TokenWindows | PixelSequences | SyntheticTask
-    validation: TokenWindows | PixelSequences | SyntheticTask
+    train: AnyData
+    validation: AnyData
     kind = data_kind(name, image_column)
+    _refuse_what_does_not_apply(
+        name, kind, text_column, image_column, grey_levels, split, streaming, max_corpus_bytes, validation_split
+    )
     if kind == "image":
         train, validation = load_pixels(
             name,
@@ -108,6 +127,7 @@ def load_data(
             streaming=streaming,
             max_bytes=max_corpus_bytes,
             validation_fraction=validation_fraction,
+            validation_split=validation_split,
         )
         tokenizer = train.tokenizer()
     elif sequence_length is None:
@@ -117,8 +137,7 @@ def load_data(
         validation = make_task(name, sequence_length, "validation", seed)
         tokenizer = train.tokenizer()
     else:
-        if tokenizer is None or isinstance(tokenizer, str):
-            tokenizer = load_tokenizer(tokenizer or "byte")
+        tokenizer = _text_tokenizer(tokenizer)
         train, validation = load_windows(
             name,
             tokenizer,
@@ -128,8 +147,103 @@ def load_data(
             streaming=streaming,
             max_corpus_bytes=max_corpus_bytes,
             validation_fraction=validation_fraction,
+            validation_split=validation_split,
             cache_dir=cache_dir,
         )
     both = train.fingerprint + validation.fingerprint
     fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
-    return DataSplits(name, kind, train, validation, tokenizer, fingerprint)
+    return DataSplits(name, kind, "validation", validation, tokenizer, fingerprint, train)
+
+
+def load_evaluation_data(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase | str | None = None,
+    *,
+    sequence_length: int | None,
+    seed: int = 0,
+    text_column: str = "text",
+    image_column: str | None = None,
+    grey_levels: int | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    max_corpus_bytes: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> EvaluationData:
+    """Data that no run was trained on, to judge a model on all of them; arguments are as of `load_data`.
+
+    split: by default "validation", "test" or "train", the first that the data have. Of a task, the rows are
+        those of validation: the same ones as training is judged on.
+    """
+    validation: AnyData
+    kind = data_kind(name, image_column)
+    _refuse_what_does_not_apply(
+        name, kind, text_column, image_column, grey_levels, split or "train", streaming, max_corpus_bytes, None
+    )
+    if kind == "image":
+        validation = load_all_pixels(
+            name,
+            sequence_length=sequence_length,
+            image_column=image_column,
+            grey_levels=grey_levels,
+            split=split,
+            streaming=streaming,
+            max_bytes=max_corpus_bytes,
+        )
+        tokenizer = validation.tokenizer()
+    elif sequence_length is None:
+        raise ValueError(f"{name!r} needs a sequence_length; only images have one of their own.")
+    elif kind == "task":
+        validation = make_task(name, sequence_length, "validation", seed)
+        tokenizer = validation.tokenizer()
+    else:
+        tokenizer = _text_tokenizer(tokenizer)
+        validation = load_all_windows(
+            name,
+            tokenizer,
+            sequence_length=sequence_length,
+            text_column=text_column,
+            split=split,
+            streaming=streaming,
+            max_corpus_bytes=max_corpus_bytes,
+            cache_dir=cache_dir,
+        )
+    part: Literal["validation", "all"] = "validation" if kind == "task" else "all"
+    return EvaluationData(name, kind, part, validation, tokenizer, validation.fingerprint)
+
+
+def _text_tokenizer(tokenizer: PreTrainedTokenizerBase | str | None) -> PreTrainedTokenizerBase:
+    if tokenizer is None or isinstance(tokenizer, str):
+        return load_tokenizer(tokenizer or "byte")
+    return tokenizer
+
+
+def _refuse_what_does_not_apply(
+    name: str,
+    kind: Kind,
+    text_column: str,
+    image_column: str | None,
+    grey_levels: int | None,
+    split: str,
+    streaming: bool,
+    max_corpus_bytes: int | None,
+    validation_split: str | None,
+) -> None:
+    """What would change nothing is a mistake about what `name` is."""
+    useless: dict[str, Any] = {}
+    if kind != "text" and text_column != "text":
+        useless["text_column"] = text_column
+    if kind != "image" and grey_levels is not None:
+        useless["grey_levels"] = grey_levels
+    if kind == "task":
+        given = {
+            "image_column": (image_column, None),
+            "split": (split, "train"),
+            "streaming": (streaming, False),
+            "max_corpus_bytes": (max_corpus_bytes, None),
+            "validation_split": (validation_split, None),
+        }
+        useless |= {key: value for key, (value, default) in given.items() if value != default}
+    if useless:
+        key, value = next(iter(useless.items()))
+        what = {"task": "is a task", "image": "is read as images", "text": "is read as text"}[kind]
+        raise ValueError(f"{key} is {value!r}, but {name!r} {what}, which has no use for it; leave it out.")

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
+import logging
 import platform
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from .tasks import TASKS
-
-PYTHON_DOCS = "python-docs"
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".tex", ".py"})
-TABLE_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-"""Files that hold a table of documents, and the `datasets` builder that reads each."""
+from .files import COMPRESSIONS, TABLE_BUILDERS, TEXT_SUFFIXES, Found, files_below, find, read_text
+from .tables import PYTHON_DOCS, VALIDATION, load_table, own_split, splits_of, table_rows
 
 FEW_DOCUMENTS = 20
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages"})
@@ -41,30 +37,57 @@ def read_documents(
 ) -> Iterator[str]:
     """The non-empty documents of corpus `name`, in an order that is the same every time.
 
-    name: resolved in this order. "python-docs"; an existing path (a text file is one document, a
-        folder gives every text file below it in sorted order, and tables – Parquet, JSON, CSV –
-        are read with `datasets`); else a name for `datasets.load_dataset`, where "name:config"
-        picks a configuration.
+    name: resolved in this order. "python-docs"; an existing path or a pattern ("texts/**/*.md"): a text
+        file is one document, a folder gives every text file below it in sorted order, and tables –
+        Parquet, Arrow, JSON, CSV – are read with `datasets`; all of them may be compressed (.gz, .bz2,
+        .xz, .zst); else a name for `datasets.load_dataset`, where "name:config" picks a configuration.
     text_column, split, streaming: which column and split of a table, and whether `datasets` streams
         it instead of downloading it first.
     max_bytes: stop after this many UTF-8 bytes; the last document is cut at a whole character.
 
-    Raises ValueError, in one sentence: an unknown name, a file that is not UTF-8, a missing column,
-    a corpus with no text. No code of a dataset is ever run.
+    Raises ValueError, in one sentence: an unknown name, a file that is not UTF-8, a folder of text and
+    tables, a split of what has none, a missing column, a corpus with no text.
     """
     if max_bytes is not None and max_bytes < 1:
         raise ValueError(f"max_bytes must be at least 1 or None, but it is {max_bytes}.")
-    path = Path(name).expanduser()
-    if name == PYTHON_DOCS:
-        documents = _python_docs(_library_root())
-    elif path.is_file() and path.suffix.lower() not in TABLE_BUILDERS:
-        documents = iter([_read_text(path)])
-    elif path.is_dir() and not _holds_tables(path):
-        documents = map(_read_text, _files_below(path, TEXT_SUFFIXES))
+    found = files_of(name)
+    if name == PYTHON_DOCS or (found is not None and found.kind == "text"):
+        if split != "train":
+            raise ValueError(f"{name!r} has no split {split!r}; only tables and `datasets` names have splits.")
+        if text_column != "text":
+            raise ValueError(f"{name!r} has no column {text_column!r}; only tables have columns.")
+        documents = map(read_text, found.files) if found is not None else _python_docs(_library_root())
     else:
-        table = load_table(name, path, text_column, split, streaming, "text_column")
-        documents = _column(name, table, text_column)
+        table = load_table(name, text_column, split, streaming, "text_column")
+        documents = _texts(name, table, text_column)
     return _not_empty(name, _up_to(documents, max_bytes))
+
+
+def files_of(name: str) -> Found | None:
+    """The files that a corpus consists of, None where it is no path."""
+    return None if name == PYTHON_DOCS else find(name)
+
+
+def say_what_is_read(name: str, found: Found | None) -> None:
+    """One line for a folder or a pattern, where it is not plain which files count."""
+    if found is not None and (found.left_out or found.files != [Path(name).expanduser()]):
+        level = logging.WARNING if found.left_out else logging.INFO
+        logging.getLogger(__name__).log(level, found.said(name))
+
+
+def own_validation_split(name: str, split: str, asked: str | None, streaming: bool) -> str | None:
+    """As `own_split`, of a corpus."""
+    return own_split(
+        name, split, asked, [] if name == PYTHON_DOCS or asked == split else splits_of(name, streaming)
+    )
+
+
+def split_to_judge(name: str, split: str | None, streaming: bool) -> str:
+    """The split that a model is judged on, all of it: `split`, or "validation", "test", "train", if there."""
+    if split is not None:
+        return split
+    splits = [] if name == PYTHON_DOCS else splits_of(name, streaming)
+    return next((one for one in (VALIDATION, "test") if one in splits), "train")
 
 
 def corpus_identity(name: str) -> dict[str, Any]:
@@ -73,17 +96,18 @@ def corpus_identity(name: str) -> dict[str, Any]:
     For files: path, modification time and size. A name on the Hub stands for itself: delete the
     cache folder to take up a newer revision of it.
     """
-    path = Path(name).expanduser()
     if name == PYTHON_DOCS:
         return {"python": platform.python_version(), "library": str(_library_root())}
-    if not path.exists():
+    found = find(name)
+    if found is None:
         return {"dataset": name}
-    files = [path] if path.is_file() else _files_below(path, TEXT_SUFFIXES | TABLE_BUILDERS.keys())
-    stats = [(str(file.resolve()), file.stat()) for file in files]
+    stats = [(str(file.resolve()), file.stat()) for file in found.files]
     return {"files": [[file, stat.st_mtime_ns, stat.st_size] for file, stat in stats]}
 
 
-def split_documents(documents: Iterable[str], validation_fraction: float = 0.05) -> Iterator[tuple[str, str]]:
+def split_documents(
+    documents: Iterable[str], validation_fraction: float = 0.05, held_out: Iterable[str] | None = None
+) -> Iterator[tuple[str, str]]:
     """(split, document) pairs, split being "train" or "validation"; repeated documents are dropped.
 
     The split never leaks. With many documents each one goes where the hash of its *content* says,
@@ -93,11 +117,19 @@ def split_documents(documents: Iterable[str], validation_fraction: float = 0.05)
     last `validation_fraction` of all characters is validation instead, one document being cut
     there. A random choice of windows would not do: neighbours overlap.
 
+    held_out: documents of a validation split of its own. They are all of validation, and a document that is
+    among them is dropped from training.
+
     Raises ValueError for a fraction outside (0, 1).
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction must be between 0 and 1, but it is {validation_fraction}.")
-    return _split(_distinct(documents), validation_fraction)
+    seen: set[bytes] = set()
+    if held_out is not None:
+        # In this order: what was held out is known before the first document of training.
+        judged = (("validation", text) for _, text in _distinct(held_out, seen))
+        return chain(judged, (("train", text) for _, text in _distinct(documents, seen)))
+    return _split(_distinct(documents, seen), validation_fraction)
 
 
 def _split(pairs: Iterator[tuple[float, str]], fraction: float) -> Iterator[tuple[str, str]]:
@@ -118,9 +150,8 @@ def _split(pairs: Iterator[tuple[float, str]], fraction: float) -> Iterator[tupl
         yield ("validation" if hashed < fraction else "train"), text
 
 
-def _distinct(documents: Iterable[str]) -> Iterator[tuple[float, str]]:
+def _distinct(documents: Iterable[str], seen: set[bytes]) -> Iterator[tuple[float, str]]:
     """(hash in [0, 1), document) of each document the first time its exact text is seen."""
-    seen = set()
     for text in documents:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest not in seen:
@@ -151,75 +182,13 @@ def _not_empty(name: str, documents: Iterable[str]) -> Iterator[str]:
     if not found:
         raise ValueError(
             f"the corpus {name!r} holds no text; a folder needs at least one non-empty file ending "
-            f"in {', '.join(sorted(TEXT_SUFFIXES | TABLE_BUILDERS.keys()))}."
+            f"in {', '.join(sorted(TEXT_SUFFIXES | TABLE_BUILDERS.keys()))}, or one of these and "
+            f"{', '.join(sorted(COMPRESSIONS))}."
         )
 
 
-def _files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files with these suffixes, sorted by path, hidden files and folders left out."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
-
-
-def _holds_tables(folder: Path) -> bool:
-    """Whether `datasets` should read it: tables lie at the top, or in `data/`, as on the Hub."""
-    return any(
-        path.suffix.lower() in TABLE_BUILDERS
-        for place in (folder, folder / "data")
-        if place.is_dir()
-        for path in place.iterdir()
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the file {str(path)!r} is not UTF-8 at byte {error.start}; convert it to UTF-8, or "
-            f"leave it out of the corpus."
-        ) from error
-
-
-def load_table(name: str, path: Path, column: str, split: str, streaming: bool, argument: str) -> Any:
-    """The one column of a table on disk or on the Hub, as `datasets` gives it.
-
-    Raises ValueError for a name that cannot be read, or one without the column, which `argument` chooses.
-    """
-    import datasets
-
-    where: tuple[str, ...] = (str(path),)
-    options: dict[str, Any] = {"split": split, "streaming": streaming}
-    if path.is_file():
-        where = (TABLE_BUILDERS[path.suffix.lower()],)
-        options["data_files"] = str(path)
-    elif not path.is_dir():
-        where = tuple(part for part in name.split(":", 1) if part)
-    try:
-        table = datasets.load_dataset(*where, **options)
-    except Exception as error:  # each builder raises its own kinds
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ValueError(
-            f"{name!r} could not be read ({reason}); give a task ({', '.join(TASKS)}), "
-            f"{PYTHON_DOCS!r}, 'digits', an existing file or folder, or a datasets name, as 'name' or "
-            f"'name:config', with a split that it has."
-        ) from error
-    columns = table.column_names or list(next(iter(table), {}))  # a stream may not know them yet
-    if column not in columns:
-        images = [key for key, kind in (table.features or {}).items() if isinstance(kind, datasets.Image)]
-        choices = ", ".join(map(repr, columns))
-        if images and argument == "text_column":
-            choices += f", or image_column for {', '.join(map(repr, images))}"
-        raise ValueError(f"{name!r} has no column {column!r}; choose {argument} among {choices}.")
-    return table.select_columns([column])
-
-
-def _column(name: str, rows: Iterable[dict[str, Any]], text_column: str) -> Iterator[str]:
-    for row in rows:
-        value = row[text_column]
+def _texts(name: str, table: Any, text_column: str) -> Iterator[str]:
+    for value in table_rows(name, table, text_column):
         if value is not None and not isinstance(value, str):
             raise ValueError(
                 f"the column {text_column!r} of {name!r} holds {type(value).__name__}, not text; "
@@ -241,7 +210,7 @@ def _python_docs(library: Path) -> Iterator[str]:
     from pydoc_data.topics import topics
 
     texts = [topics[topic] for topic in sorted(topics)]
-    for path in _files_below(library, {".py"}):
+    for path in files_below(library, {".py"}):
         if not _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts[:-1]):
             continue
         try:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,26 +25,35 @@ from .tokenizer import is_byte_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT_VERSION = 1  # raise it whenever the same corpus would give another file
+FORMAT_VERSION = 2  # raise it whenever the same corpus would give another file
 SPLITS = ("train", "validation")
+TEMPORARY, LOCK = "tmp-", "lock"
+OLD = 3600.0  # seconds
 _BATCH_CHARACTERS = 1 << 20  # given to a tokenizer at a time
 
 
-def pack(documents: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def pack(
+    documents: Iterable[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+    notes: dict[str, Any] | None = None,
+) -> None:
     """Tokenize (split, document) pairs and write them to `path`, whole or not at all.
 
     Documents are separated by one end-of-text token. Memory use does not grow with the corpus:
     tokens go to temporary files beside `path`, which are then copied into one Arrow file; that is
-    renamed to `path` once it is on disk, so no reader ever sees a part of it.
+    renamed to `path` once it is on disk, so no reader ever sees a part of it. What a packing that was
+    killed has left there is removed first. notes: kept beside the counts.
 
-    Raises ValueError for a tokenizer without an end-of-text token, or ids outside its vocabulary.
+    Raises ValueError for a tokenizer without an end-of-text token, ids outside its vocabulary, or text
+    that it cannot encode; OSError, with the path in it, for a disk that is full.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} has no eos_token, which separates documents;"
             f" set tokenizer.eos_token first."
         )
-    vocab_size = max(tokenizer.get_vocab().values()) + 1
+    vocab_size = max(tokenizer.get_vocab().values(), default=-1) + 1
     dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
     separator = np.array([tokenizer.eos_token_id], dtype).tobytes()
     num_bytes = dict.fromkeys(SPLITS, 0)
@@ -50,7 +61,8 @@ def pack(documents: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerBas
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix="tmp-"))
+        stack.enter_context(naming(path))
+        folder = stack.enter_context(temporary_folder(path.parent))
         files = {s: stack.enter_context(open(Path(folder, s), "w+b")) for s in SPLITS}
         for split, size, ids in _encode(documents, tokenizer):
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocab_size:
@@ -65,6 +77,7 @@ def pack(documents: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerBas
                 digests[split].update(part)
             num_bytes[split] += size
         about = {
+            **(notes or {}),
             "vocab_size": vocab_size,
             "num_bytes": num_bytes,
             "fingerprint": {split: digests[split].hexdigest()[:16] for split in SPLITS},
@@ -82,7 +95,7 @@ def is_packed(path: Path) -> bool:
 
     try:
         open_split(path, SPLITS[-1])
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (FileNotFoundError, pa.ArrowException, ValueError, LookupError, TypeError):
         return False
     return True
 
@@ -110,15 +123,76 @@ def _encode(
         return
     for batch in _batches(documents):
         sizes = [len(_utf8(text)) for _, text in batch]
-        encoded = tokenizer(
-            [text for _, text in batch],
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            verbose=False,  # documents longer than the tokenizer's model_max_length are fine
-        )["input_ids"]
+        try:
+            encoded = tokenizer(
+                [text for _, text in batch],
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                verbose=False,  # documents longer than the tokenizer's model_max_length are fine
+            )["input_ids"]
+        except Exception as error:  # `tokenizers` raises nothing more special
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} cannot encode the corpus ({error}); choose one that "
+                f"knows all of its characters, such as 'byte'."
+            ) from error
         for (split, _), size, ids in zip(batch, sizes, encoded, strict=True):
             yield split, size, np.asarray(ids, np.int64)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the disk name `path`: a write to an open file that fails does not say which."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, removed at the end, and those that dead processes have left removed now.
+
+    Whoever holds the lock in it is alive: the kernel releases it when its process dies, in whatever way.
+    """
+    for folder in parent.glob(f"{TEMPORARY}*"):
+        if _abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=TEMPORARY))
+    try:
+        with open(folder / "new-lock", "wb") as lock:
+            _lock(lock)
+            os.replace(folder / "new-lock", folder / LOCK)  # never there without being locked
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether a folder holds what a packing leaves, and nothing else, and its process is dead."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+        if not names <= {*SPLITS, "complete.arrow", "new-lock", LOCK}:
+            return False  # not ours
+        if LOCK not in names:  # made this moment, or by a version before 0.2
+            return time.time() - folder.stat().st_mtime > OLD
+        with open(folder / LOCK, "rb") as lock:
+            return _lock(lock)
+    except OSError:  # removed by somebody else, or not a folder of ours
+        return False
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take a file's lock if nobody has it; False where locks do not work, too."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _utf8(text: str) -> bytes:

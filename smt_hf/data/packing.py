@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from .tokenizer import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
 
 
 class TokenWindows(StackedRows):
@@ -58,8 +62,8 @@ class TokenWindows(StackedRows):
         if self.num_tokens <= length:
             raise ValueError(
                 f"the {self.split} split of {self.name!r} has {self.num_tokens} tokens, but one "
-                f"window of sequence_length {length} takes {length + 1}; give a longer corpus, a "
-                f"shorter length or another validation_fraction."
+                f"window of sequence_length {length} takes {length + 1}; give a longer corpus or a "
+                f"shorter length."
             )
 
     def __len__(self) -> int:
@@ -115,31 +119,91 @@ def load_windows(
     streaming: bool = False,
     max_corpus_bytes: int | None = None,
     validation_fraction: float = 0.05,
+    validation_split: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> tuple[TokenWindows, TokenWindows]:
     """(training, validation) windows of a corpus; it is read and tokenized only the first time.
 
-    The packed file's name holds a hash of everything that decides its content: the corpus, the
-    tokenizer, how the corpus is split, and the format. See `load_data` for the arguments.
+    See `load_data` for the arguments.
+    """
+
+    def pairs() -> tuple[Iterable[tuple[str, str]], dict[str, Any]]:
+        own = corpora.own_validation_split(name, split, validation_split, streaming)
+        left, held_out = max_corpus_bytes, None
+        if own is not None:
+            share = max_corpus_bytes and max(1, round(max_corpus_bytes * validation_fraction))
+            left = max_corpus_bytes and max(1, max_corpus_bytes - (share or 0))
+            held_out = read(own, share)
+        return corpora.split_documents(read(split, left), validation_fraction, held_out), {"validation": own}
+
+    def read(one: str, max_bytes: int | None) -> Iterator[str]:
+        return corpora.read_documents(
+            name, text_column=text_column, split=one, streaming=streaming, max_bytes=max_bytes
+        )
+
+    decides = [text_column, split, max_corpus_bytes, validation_fraction, validation_split]
+    path, about = packed(name, tokenizer, decides, pairs, cache_dir)
+    train, validation = (TokenWindows(path, side, sequence_length, name) for side in SPLITS)
+    corpora.say_what_is_read(name, corpora.files_of(name))
+    if about.get("validation") is not None:
+        logger.info(f"{name}: validation is its own split {about['validation']!r}")
+    return train, validation
+
+
+def load_all_windows(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sequence_length: int,
+    text_column: str = "text",
+    split: str | None = None,
+    streaming: bool = False,
+    max_corpus_bytes: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> TokenWindows:
+    """Windows of all of a corpus, to judge a model on: nothing is split off, and repetitions count.
+
+    split: of a table; by default its "validation", "test" or "train", the first that it has.
+    """
+
+    def pairs() -> tuple[Iterable[tuple[str, str]], dict[str, Any]]:
+        one = corpora.split_to_judge(name, split, streaming)
+        documents = corpora.read_documents(
+            name, text_column=text_column, split=one, streaming=streaming, max_bytes=max_corpus_bytes
+        )
+        return (("validation", text) for text in documents), {"split": one}
+
+    decides = [text_column, split, max_corpus_bytes, "all of it"]
+    path, about = packed(name, tokenizer, decides, pairs, cache_dir)
+    windows = TokenWindows(path, "validation", sequence_length, name)
+    corpora.say_what_is_read(name, corpora.files_of(name))
+    if about["split"] != "train":
+        logger.info(f"{name}: judging its split {about['split']!r}")
+    return windows
+
+
+def packed(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    decides: list[Any],
+    pairs: Callable[[], tuple[Iterable[tuple[str, str]], dict[str, Any]]],
+    cache_dir: str | Path | None,
+) -> tuple[Path, dict[str, Any]]:
+    """The packed file of a corpus, written now if it is not there, and what is known about it.
+
+    Its name holds a hash of everything that decides its content: the corpus, the tokenizer, how the
+    corpus is split (`decides`), and the format. `pairs` gives (split, document), and what to note beside.
     """
     content = {
         "format": FORMAT_VERSION,
-        "corpus": [name, corpora.corpus_identity(name), text_column, split, max_corpus_bytes],
+        "corpus": [name, corpora.corpus_identity(name), *decides],
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "validation_fraction": validation_fraction,
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir or os.environ.get("SMT_HF_CACHE") or "~/.cache/smt_hf").expanduser()
     readable_name = re.sub(r"\W+", "-", name).strip("-")[-40:]
     path = folder / f"{readable_name}-{key}.arrow"
     if not is_packed(path):
-        documents = corpora.read_documents(
-            name,
-            text_column=text_column,
-            split=split,
-            streaming=streaming,
-            max_bytes=max_corpus_bytes,
-        )
-        pack(corpora.split_documents(documents, validation_fraction), tokenizer, path)
-    train, validation = (TokenWindows(path, split, sequence_length, name) for split in SPLITS)
-    return train, validation
+        documents, notes = pairs()
+        pack(documents, tokenizer, path, notes)
+    return path, open_split(path, SPLITS[0])[1]

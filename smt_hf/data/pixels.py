@@ -6,20 +6,23 @@ N images of H × W pixels, T = H·W, L grey levels.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import from_numpy
 
-from .corpora import load_table
 from .dataset import Batch, StackedRows, row_numbers
+from .image_files import table_images
+from .tables import VALIDATION, own_split, splits_of
 from .tokenizer import symbol_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 DIGITS = "digits"
 START = "<|image|>"
@@ -93,6 +96,7 @@ def load_pixels(
     streaming: bool = False,
     max_bytes: int | None = None,
     validation_fraction: float = 0.05,
+    validation_split: str | None = None,
 ) -> tuple[PixelSequences, PixelSequences]:
     """(training, validation) images of "digits", a local folder of images, or any `datasets` name.
 
@@ -100,55 +104,133 @@ def load_pixels(
     grey_levels: L; a grey value v of maximum M becomes level v·L // (M+1). By default all there are: 17 of
         "digits", else 256.
     max_bytes: read no more images than have so many pixels.
+    validation_split: as of `load_data`.
 
     As with documents, an image goes to validation if the hash of its content says so, and repeated ones
     are dropped, so none is on both sides; images that quantisation made equal count as repeated.
-    Raises ValueError, in one sentence: an unknown name or column, images of different sizes, fewer than
-    two different ones, a missing library.
+    Colours become grey, 16 bits become 8, and what is transparent is laid over white.
+    Raises ValueError, in one sentence: an unknown name, column or split, images of different sizes, fewer
+    than two different ones, a file that is damaged, a missing library.
     """
-    if name == DIGITS:
-        images, maximum = _digits(), _DIGITS_MAXIMUM
-    else:
-        images, maximum = _table_images(name, image_column or "image", split, streaming), _BYTE_MAXIMUM
-    if grey_levels is None:
-        grey_levels = maximum + 1
-    if not 2 <= grey_levels <= maximum + 1:
-        raise ValueError(f"grey_levels of {name!r} must be 2 to {maximum + 1}, but it is {grey_levels}.")
-    distinct: dict[bytes, np.ndarray] = {}
-    for image in _of_one_size(name, images, max_bytes):
-        levels = (image.astype(np.uint32) * grey_levels // (maximum + 1)).astype(np.uint8)
-        distinct.setdefault(hashlib.blake2b(levels.tobytes(), digest_size=8).digest(), levels)
-    if len(distinct) < 2:
-        raise ValueError(f"{name!r} has {len(distinct)} different images, but training and validation need 2.")
-    place = {key: int.from_bytes(key, "big") / 2**64 for key in distinct}
-    lowest = min(place.values())  # never left without validation
-    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for key, levels in distinct.items():
-        sides[place[key] < validation_fraction or place[key] == lowest].append(levels)
-    if not sides[0]:
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be between 0 and 1, but it is {validation_fraction}.")
+    own = _own_validation_split(name, split, validation_split, streaming)
+    share = max_bytes and max(1, round(max_bytes * validation_fraction))
+    left = max_bytes if own is None or max_bytes is None else max(1, max_bytes - (share or 0))
+    levels = _grey_levels(name, grey_levels)
+    held_out: dict[bytes, np.ndarray] = {}
+    if own is not None:
+        logger.info(f"{name}: validation is its own split {own!r}")
+        held_out = _quantised(name, _images(name, image_column, own, streaming, share), levels)
+    distinct = _quantised(name, _images(name, image_column, split, streaming, left), levels)
+    if own is None:
+        if len(distinct) < 2:
+            raise ValueError(
+                f"{name!r} has {len(distinct)} different images, but training and validation need 2."
+            )
+        place = {key: int.from_bytes(key, "big") / 2**64 for key in distinct}
+        lowest = min(place.values())  # never left without validation
+        held_out = {
+            key: image
+            for key, image in distinct.items()
+            if place[key] < validation_fraction or place[key] == lowest
+        }
+    training = [image for key, image in distinct.items() if key not in held_out]
+    if not training or not held_out:
         raise ValueError(
             f"all {len(distinct)} images of {name!r} fall to validation by its fraction {validation_fraction}; "
             f"make it smaller."
+            if own is None
+            else f"training and validation of {name!r} need an image each that the other has not."
         )
-    train, validation = (PixelSequences(np.stack(side), grey_levels, name, sequence_length) for side in sides)
+    sides = training, list(held_out.values())
+    _same_size(name, [sides[0][0], sides[1][0]])
+    train, validation = (PixelSequences(np.stack(side), levels, name, sequence_length) for side in sides)
     return train, validation
 
 
-def _of_one_size(name: str, images: Iterable[np.ndarray], max_bytes: int | None) -> Iterator[np.ndarray]:
-    images = iter(images)
+def load_all_pixels(
+    name: str,
+    *,
+    sequence_length: int | None = None,
+    image_column: str | None = None,
+    grey_levels: int | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    max_bytes: int | None = None,
+) -> PixelSequences:
+    """All images of a split, to judge a model on: none is split off, and repetitions count.
+
+    split: of a table; by default its "validation", "test" or "train", the first that it has.
+    """
+    if split is None and name != DIGITS:
+        splits = splits_of(name, streaming, images=True)
+        split = next((one for one in (VALIDATION, "test") if one in splits), None)
+    levels = _grey_levels(name, grey_levels)
+    images = _images(name, image_column, split or "train", streaming, max_bytes)
+    pixels = [_quantise(image, levels, _maximum(name)) for image in images]
+    if not pixels:
+        raise ValueError(f"{name!r} has no images; give data with at least one.")
+    return PixelSequences(np.stack(pixels), levels, name, sequence_length)
+
+
+def _own_validation_split(name: str, split: str, asked: str | None, streaming: bool) -> str | None:
+    if name != DIGITS:
+        return own_split(name, split, asked, splits_of(name, streaming, images=True) if asked != split else [])
+    if split != "train" or asked not in (None, split):
+        raise ValueError(f"{name!r} has no splits; leave split and validation_split out.")
+    return None
+
+
+def _maximum(name: str) -> int:
+    return _DIGITS_MAXIMUM if name == DIGITS else _BYTE_MAXIMUM
+
+
+def _grey_levels(name: str, asked: int | None) -> int:
+    most = _maximum(name) + 1
+    if asked is not None and not 2 <= asked <= most:
+        raise ValueError(f"grey_levels of {name!r} must be 2 to {most}, but it is {asked}.")
+    return most if asked is None else asked
+
+
+def _quantise(image: np.ndarray, levels: int, maximum: int) -> np.ndarray:
+    return (image.astype(np.uint32) * levels // (maximum + 1)).astype(np.uint8)
+
+
+def _quantised(name: str, images: Iterable[np.ndarray], levels: int) -> dict[bytes, np.ndarray]:
+    """The different images by the hash of their levels, in the order in which they came first."""
+    distinct: dict[bytes, np.ndarray] = {}
+    for image in images:
+        quantised = _quantise(image, levels, _maximum(name))
+        distinct.setdefault(hashlib.blake2b(quantised.tobytes(), digest_size=8).digest(), quantised)
+    return distinct
+
+
+def _images(
+    name: str, column: str | None, split: str, streaming: bool, max_bytes: int | None
+) -> Iterator[np.ndarray]:
+    """Grey values 0 … M, (H, W) uint8, of images of one size, with no more than `max_bytes` pixels together."""
+    if max_bytes is not None and max_bytes < 1:
+        raise ValueError(f"max_bytes must be at least 1 or None, but it is {max_bytes}.")
+    images = _digits() if name == DIGITS else table_images(name, column or "image", split, streaming)
     first = next(images, None)
     if first is None:
         return
     yield first
     limit = None if max_bytes is None else max(1, max_bytes // first.size) - 1
     for number, image in enumerate(islice(images, limit), start=1):
-        if image.shape != first.shape:
-            sizes = [f"{height} × {width}" for height, width in (image.shape, first.shape)]
-            raise ValueError(
-                f"image {number} of {name!r} has {sizes[0]} pixels but the first has {sizes[1]}; "
-                f"resize them to one size."
-            )
+        _same_size(name, [first, image], number)
         yield image
+
+
+def _same_size(name: str, images: list[np.ndarray], number: int | str = "of validation") -> None:
+    first, image = images
+    if image.shape != first.shape:
+        sizes = [f"{height} × {width}" for height, width in (image.shape, first.shape)]
+        raise ValueError(
+            f"image {number} of {name!r} has {sizes[0]} pixels but the first has {sizes[1]}; "
+            f"resize them to one size."
+        )
 
 
 def _digits() -> Iterator[np.ndarray]:
@@ -159,21 +241,3 @@ def _digits() -> Iterator[np.ndarray]:
             "the data 'digits' come with scikit-learn; install it with pip install 'smt-hf[experiments]'."
         ) from error
     yield from load_digits().images.astype(np.uint8)
-
-
-def _table_images(name: str, column: str, split: str, streaming: bool) -> Iterator[np.ndarray]:
-    table = load_table(name, Path(name).expanduser(), column, split, streaming, "image_column")
-    try:
-        for row in table:
-            yield _grey(name, column, row[column])
-    except ImportError as error:
-        raise ValueError("images need Pillow; install it with pip install 'smt-hf[experiments]'.") from error
-
-
-def _grey(name: str, column: str, image: Any) -> np.ndarray:
-    if not hasattr(image, "convert"):
-        raise ValueError(
-            f"the column {column!r} of {name!r} holds {type(image).__name__}, not images; choose another "
-            f"image_column."
-        )
-    return np.asarray(image.convert("L"))

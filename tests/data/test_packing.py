@@ -1,6 +1,11 @@
 """Packed windows, compared with a slow loop over the same text; and a cache that is whole."""
 
+import errno
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from smt_hf.data import byte_tokenizer, corpora, keep_batch, load_windows, split_documents
-from smt_hf.data.packed_file import _encode, pack
+import smt_hf
+from smt_hf.data import byte_tokenizer, corpora, keep_batch, load_windows, packed_file, split_documents
+from smt_hf.data.packed_file import _encode, pack, temporary_folder
 from smt_hf.data.packing import TokenWindows
 from smt_hf.data.tokenizer import symbol_tokenizer
 
@@ -198,6 +204,66 @@ def test_an_interrupted_packing_leaves_nothing_behind(
     train, _ = load_windows(corpus, byte_tokenizer(), sequence_length=16)
     assert train.num_tokens == len(tokens_of("train"))
     assert list(cache.iterdir()) == [train.path]
+
+
+def test_what_a_killed_packing_left_is_removed_at_the_next_start(corpus: str, cache: Path) -> None:
+    """And nothing else: neither a packing that goes on, nor what is not ours."""
+    program = (
+        "import sys, types, os, signal, pathlib\n"
+        "package = types.ModuleType('smt_hf'); package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['smt_hf'] = package\n"
+        "from smt_hf.data.packed_file import temporary_folder\n"
+        "with temporary_folder(pathlib.Path(sys.argv[2])) as folder:\n"
+        "    (folder / 'train').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    cache.mkdir()
+    package = str(Path(smt_hf.__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", program, package, str(cache)])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = cache.iterdir()
+    assert (left / "train").read_bytes() == b"half"
+
+    old = cache / "tmp-old"  # as a version without locks left it
+    old.mkdir()
+    (old / "validation").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    (cache / "tmp-notes").mkdir()
+    (cache / "tmp-notes" / "mine.txt").write_text("mine")
+    with temporary_folder(cache) as alive:
+        train, _ = load_windows(corpus, byte_tokenizer(), sequence_length=16)
+        assert alive.is_dir()
+    assert sorted(cache.iterdir()) == sorted([train.path, cache / "tmp-notes"])
+
+
+def test_a_full_disk_names_the_file(corpus: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(packed_file, "_write_arrow", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        load_windows(corpus, byte_tokenizer(), sequence_length=16)
+    assert str(cache) in str(error.value) and error.value.errno == errno.ENOSPC
+
+
+def test_text_that_a_tokenizer_does_not_know_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    tokenizer = symbol_tokenizer(["a", "b"])
+    tokenizer.eos_token = "a"
+    with pytest.raises(ValueError, match=r"cannot encode the corpus .*UNK"):
+        pack([("train", "a c")], tokenizer, tmp_path / "packed.arrow")
+
+
+def test_a_file_of_another_kind_in_the_cache_is_written_anew(corpus: str) -> None:
+    import pyarrow
+
+    train, _ = load_windows(corpus, byte_tokenizer(), sequence_length=16)
+    path, data = train.path, train.path.read_bytes()
+    del train
+    table = pyarrow.table({"x": [1]})
+    with pyarrow.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    load_windows(corpus, byte_tokenizer(), sequence_length=16)
+    assert path.read_bytes() == data
 
 
 def test_a_truncated_file_is_written_anew(corpus: str, cache: Path) -> None:

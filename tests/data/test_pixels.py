@@ -140,7 +140,9 @@ def test_text_and_tasks_need_a_length() -> None:
         ({"grey_levels": 257}, "must be 2 to 256, but it is 257"),
         ({"image_column": "picture"}, "has no column 'picture'; choose image_column among 'image'"),
         ({"split": "test"}, "could not be read"),
-        ({"validation_fraction": 1.0}, "all 30 images .* fall to validation by its fraction 1.0"),
+        ({"validation_fraction": 0.999999}, "all 30 images .* fall to validation by its fraction 0.99"),
+        ({"validation_fraction": float("nan")}, "between 0 and 1, but it is nan"),
+        ({"max_bytes": 0}, "at least 1 or None, but it is 0"),
         ({"max_bytes": 15}, "has 1 different images, but training and validation need 2"),
     ],
 )
