@@ -45,9 +45,16 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1.")
     record = record_of(args.model)
     given = checked(given_fields(args, FLAGS))
-    length = given.pop("sequence_length", None) or (record.sequence_length if record else None)
+    asked_length = given.pop("sequence_length", None)
+    length = asked_length or (record.sequence_length if record else None)
     named, held_out = data_to_judge(record, given)
-    if args.images and data_kind(named["dataset"], named.get("image_column")) != "image":
+    kind = data_kind(named["dataset"], named.get("image_column"))
+    if asked_length and kind == "text":
+        raise ValueError(
+            f"--sequence-length {asked_length} is for tasks and images, and {named['dataset']!r} is text; give "
+            f"--horizon instead."
+        )
+    if args.images and kind != "image":
         raise ValueError(f"--images are drawn by models of images, and {named['dataset']!r} holds none.")
     model, tokenizer = load_model(args)
     data: Any

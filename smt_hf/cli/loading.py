@@ -69,7 +69,9 @@ class ToStandardError(logging.Handler):
 
 def quiet() -> None:
     """No progress bars of other libraries between our own lines, and our own log on standard error."""
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when `datasets` is first imported
+    # Both are read when `datasets` is first imported.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     ours = logging.getLogger("smt_hf")
     if not any(isinstance(handler, ToStandardError) for handler in ours.handlers):
         ours.addHandler(ToStandardError())

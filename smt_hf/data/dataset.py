@@ -97,10 +97,14 @@ class OwnRows(StackedRows):
     What it has of `SequenceDataset` is used, and what it lacks is filled in: its class for a name, no
     fingerprint, and the ids of its first rows for a vocabulary. Without `bytes_per_token` there are no bits
     per byte, so that it is judged by accuracy, as a task is.
+
+    most_ids: ids that there may be at most, if the rows do not say so themselves.
     """
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: Any, most_ids: int | None = None) -> None:
         self.rows = rows
+        self.declared: int | None = getattr(rows, "vocab_size", None)
+        self.most_ids = most_ids if self.declared is None else self.declared
         self.name = str(getattr(rows, "name", None) or type(rows).__name__)
         self.fingerprint: str | None = getattr(rows, "fingerprint", None)
         self.bytes_per_token: float | None = getattr(rows, "bytes_per_token", None)
@@ -109,10 +113,9 @@ class OwnRows(StackedRows):
 
     @cached_property
     def vocab_size(self) -> int:
-        declared = getattr(self.rows, "vocab_size", None)
-        if declared is not None:
-            return int(declared)
-        looked_at = self.__getitems__(range(min(LOOKED_AT, len(self))))
+        if self.declared is not None:
+            return self.declared
+        looked_at = self._stacked(range(min(LOOKED_AT, len(self))))
         return 1 + max(int(looked_at[name].max()) for name in COLUMNS)
 
     def _first_row(self) -> Batch:
@@ -147,8 +150,23 @@ class OwnRows(StackedRows):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """`input_ids` and `shift_labels`, both int64 (B, T), of the rows `indices` (B,).
 
-        Raises ValueError for rows of different lengths, which cannot be stacked.
+        Raises ValueError for rows of different lengths, which cannot be stacked, and for ids that cannot be.
         """
+        batch = self._stacked(indices)
+        for name, column in batch.items():
+            least, most = int(column.min()), int(column.max())
+            if name == "shift_labels":
+                least = min(0, int(column[column != IGNORE].min())) if (column != IGNORE).any() else 0
+            if least < 0 or (self.most_ids is not None and most >= self.most_ids):
+                highest = "" if self.most_ids is None else f" to {self.most_ids - 1}"
+                also = " or -100" if name == "shift_labels" else ""
+                raise ValueError(
+                    f"a row of the dataset {self.name!r} has {name} of {least if least < 0 else most}; they "
+                    f"must be 0{highest}{also}."
+                )
+        return batch
+
+    def _stacked(self, indices: Sequence[int]) -> Batch:
         indices = [int(index) for index in indices]
         if hasattr(self.rows, "__getitems__"):
             rows = self.rows.__getitems__(indices)
@@ -176,7 +194,7 @@ class OwnRows(StackedRows):
                 f"for, need a dataset with at_length(n), and {self.name!r} has rows of {self.sequence_length} "
                 f"tokens only."
             )
-        return as_sequence_dataset(self.rows.at_length(sequence_length))
+        return as_sequence_dataset(self.rows.at_length(sequence_length), self.most_ids)
 
 
 def own_kind(rows: Any, bytes_per_token: float | None) -> Kind:
@@ -191,13 +209,14 @@ def own_kind(rows: Any, bytes_per_token: float | None) -> Kind:
     return kind
 
 
-def as_sequence_dataset(dataset: Any) -> SequenceDataset:
+def as_sequence_dataset(dataset: Any, most_ids: int | None = None) -> SequenceDataset:
     """`dataset` itself if it offers all of `SequenceDataset`, else wrapped once so that it does.
 
+    most_ids: the ids that the model knows, to refuse rows with others where the dataset does not say its own.
     Raises ValueError, in one sentence, for what is not map-style or whose rows are not as they should be.
     """
     # Asked in this order: looking for all of the contract may compute a vocabulary.
-    return dataset if isinstance(dataset, OwnRows | SequenceDataset) else OwnRows(dataset)
+    return dataset if isinstance(dataset, OwnRows | SequenceDataset) else OwnRows(dataset, most_ids)
 
 
 def prompt_length(dataset: SequenceDataset) -> int:

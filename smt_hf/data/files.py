@@ -106,6 +106,8 @@ def find(name: str, images: bool = False) -> Found | None:
 
     Raises ValueError for such mixtures, for archives, and where no file matches.
     """
+    if not name.strip():
+        raise ValueError(f"the name of the data is {name!r}; give a path or the name of a data set.")
     path = Path(name).expanduser()
     left_out: list[str] = []
     if path.is_file():
@@ -231,8 +233,8 @@ def read_text(path: Path) -> str:
     try:
         data = _OPENERS.get(path.suffix.lower(), Path.read_bytes)(path)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # the disk's, with the path in it
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise ValueError(
             f"the file {str(path)!r} cannot be decompressed ({error}); it is damaged or not what its name says."
         ) from error

@@ -15,7 +15,7 @@ import numpy as np
 from torch import from_numpy
 
 from .dataset import Batch, StackedRows, row_numbers
-from .pictures import table_images
+from .image_files import table_images
 from .tables import VALIDATION, own_split, splits_of
 from .tokenizer import symbol_tokenizer
 

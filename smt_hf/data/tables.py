@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import Found, card_decides, find
+from .files import IMAGE_SUFFIXES, Found, card_decides, find, is_pattern
 from .tasks import TASKS
 
 PYTHON_DOCS = "python-docs"
 VALIDATION = "validation"
 """What `datasets` calls the split that a model is judged on while it trains."""
 # Words in a file's path that say its split, as `datasets` takes them; others are training.
-_SPLIT_WORDS = {
-    "test": "test",
-    VALIDATION: VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-}
+_SPLIT_WORDS = dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
+_SPLIT_WORDS |= dict.fromkeys((VALIDATION, "valid", "val", "dev"), VALIDATION)
 
 
 def table_rows(name: str, table: Any, column: str) -> Iterator[Any]:
@@ -49,10 +45,11 @@ def load_table(name: str, column: str, split: str, streaming: bool, argument: st
     import datasets
 
     found = find(name, images)
+    if found is not None and (found.kind == "text" or not found.files):
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"{name!r} holds no images; give files ending in {endings}, or a table of images.")
     try:
-        table = datasets.load_dataset(
-            *_where(name, found), **_options(name, found), split=split, streaming=streaming
-        )
+        table = _load(name, found, split=split, streaming=streaming)
         # A stream may not know its columns yet.
         columns = table.column_names or list(next(iter(table), {}))
     except Exception as error:  # each builder raises its own kinds
@@ -75,13 +72,11 @@ def splits_of(name: str, streaming: bool, images: bool = False) -> list[str]:
 
     Raises ValueError for a name that cannot be read.
     """
-    import datasets
-
     found = find(name, images)
     if found is not None and not card_decides(name):
         return [] if found.kind == "text" else list(by_split(name, found.files))
     try:
-        table = datasets.load_dataset(*_where(name, found), **_options(name, found), streaming=streaming)
+        table = _load(name, found, streaming=streaming)
     except Exception as error:
         raise ValueError(_unreadable(name, found, reason(error))) from error
     return list(table) if isinstance(table, dict) else []
@@ -105,7 +100,8 @@ def own_split(name: str, split: str, asked: str | None, splits: list[str]) -> st
 def by_split(name: str, files: list[Path]) -> dict[str, list[str]]:
     """Files by split, which a word in their path below `name` says: "data/test-0001.parquet" is of the test.
 
-    Files of which nothing is said, and a file that was named by itself, are training.
+    Files of which nothing is said are training, and so is a file that was named by itself, or all that a
+    pattern matches if they are of one split.
     """
     root = Path(name).expanduser()
     splits: dict[str, list[str]] = {}
@@ -114,25 +110,35 @@ def by_split(name: str, files: list[Path]) -> dict[str, list[str]]:
         words = [] if file == root else re.split(r"[^a-z]+", str(below).lower())
         split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), "train")
         splits.setdefault(split, []).append(str(file))
-    return splits
+    return {"train": [str(file) for file in files]} if len(splits) == 1 and is_pattern(name) else splits
 
 
-def _where(name: str, found: Found | None) -> tuple[str, ...]:
+def _load(name: str, found: Found | None, **options: Any) -> Any:
+    """What `datasets` makes of a name or of files; it would log an error that is raised, and said, anyway."""
+    import datasets
+
     if found is None:
-        return tuple(part for part in name.split(":", 1) if part)
-    return (str(Path(name).expanduser()),) if card_decides(name) else (found.builder[0],)
-
-
-def _options(name: str, found: Found | None) -> dict[str, Any]:
-    if found is None or card_decides(name):
-        return {}
-    return {"data_files": by_split(name, found.files), **found.builder[1]}
+        where = tuple(part for part in name.split(":", 1) if part)
+    elif card_decides(name):
+        where = (str(Path(name).expanduser()),)
+    else:
+        builder, how = found.builder
+        where = (builder,)
+        options |= {"data_files": by_split(name, found.files), **how}
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    try:
+        return datasets.load_dataset(*where, **options)
+    finally:
+        datasets.logging.set_verbosity(verbosity)
 
 
 def reason(error: BaseException) -> str:
     """The first line of what went wrong; `datasets` hides it behind the sentence that something did."""
     while type(error).__name__.startswith("DatasetGeneration") and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, StopIteration):
+        return "it holds no rows"
     return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
 
 

@@ -1,5 +1,6 @@
 """Measure a model on data: free-running from a cold start, a task also at lengths it was not trained at."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -8,23 +9,37 @@ from smt_hf.data import EvaluationData, TokenWindows, data_kind, load_data, load
 from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
 from smt_hf.runs.record import RunRecord
 
+logger = logging.getLogger(__name__)
+
 
 def data_to_judge(record: RunRecord | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """(what names the data, whether only what the run held out may be judged).
+    """(what names the data, whether only what the run held out may be judged). Overlapping data are logged.
 
     record: of the run, if there is one. given: what was asked for. Data that the run was not trained on are
     judged whole; of those that it was trained on, which are those of no `dataset`, only what was held out.
 
     Raises ValueError for no data at all, and for what would judge a text of the training.
     """
+    split, validation = given.get("split"), given.get("validation_split")
+    if split is not None and validation is not None:
+        raise ValueError(
+            f"--split {split} and --validation-split {validation} both name what is judged; give one."
+        )
     own = record.data if record is not None else {}
     if "dataset" not in given and not own:
         raise ValueError("there is no run.json beside the model that names its data; give --dataset.")
+    # Of what is judged whole, both flags name the split; by default it is the first of validation, test, train.
+    judged = {"split": validation or split, "validation_split": None}
     if not same_data(given.get("dataset"), own.get("dataset")):
-        return dict(given), False
+        if overlap(given["dataset"], own.get("dataset")):
+            logger.warning(
+                "%s overlaps with %s, which the run was trained on: training data is judged too",
+                given["dataset"], own["dataset"],
+            )  # fmt: skip
+        return {**given, **judged}, False
     named = {**own, **given}
     if asks_for_another_split(given, own):
-        return named, False
+        return {**named, **judged}, False
     limit, kind = named.get("max_corpus_bytes"), data_kind(named["dataset"], named.get("image_column"))
     if kind != "task" and limit != own.get("max_corpus_bytes"):
         raise ValueError(
@@ -42,13 +57,18 @@ def same_data(one: str | None, other: str | None) -> bool:
     return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
 
 
+def overlap(one: str, other: str | None) -> bool:
+    """Whether one of two paths lies below the other."""
+    paths = [Path(name).expanduser() for name in (one, other) if name]
+    if len(paths) < 2 or not all(path.exists() for path in paths):
+        return False
+    a, b = (path.resolve() for path in paths)
+    return a.is_relative_to(b) or b.is_relative_to(a)
+
+
 def asks_for_another_split(given: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Whether a split is asked for that the run was not trained on, and not validated on by itself."""
     split, validation = given.get("split"), given.get("validation_split")
-    if split is not None and validation is not None:
-        raise ValueError(
-            f"--split {split} and --validation-split {validation} both name what is judged; give one."
-        )
     trained_on = own.get("split", "train")
     if validation is not None:
         return validation != own.get("validation_split", trained_on)
@@ -85,8 +105,7 @@ def measure(
     if held_out:
         data = load_data(name, tokenizer, sequence_length=length, **named)
     else:
-        if split := named.pop("validation_split", None):
-            named["split"] = split
+        named.pop("validation_split", None)
         data = load_evaluation_data(name, tokenizer, sequence_length=length, **named)
     if data.validation.vocab_size > model.config.vocab_size:
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 Arguments = Mapping[str, Any]
 
-# What the recipes of the synthetic tasks have in common; the reasons stand in docs/results.md.
+# What the recipes of the synthetic tasks have in common; the reasons stand in studies/LOG.md.
 TASK: dict[str, Any] = {
     "hidden_size": 64,  # 1 kB of state: the tasks are small, and steps cheap
     "num_encoder_layers": 2,  # two find a key and its value; four see half as many rows in the same time

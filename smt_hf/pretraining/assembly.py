@@ -38,11 +38,12 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
 
     torch.manual_seed(spec.seed)
     tokenizer = data.tokenizer
+    vocab_size = max(len(tokenizer), data.train.vocab_size)  # a tokenizer may have holes
     special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
-    model = SMTForCausalLM(model_config(spec, len(tokenizer), **special))
+    model = SMTForCausalLM(model_config(spec, vocab_size, **special))
     teacher = None
     if spec.method == "smt":
-        teacher = SMTTeacher(teacher_config(spec, len(tokenizer), **lengths))
+        teacher = SMTTeacher(teacher_config(spec, vocab_size, **lengths))
     known = {
         "command": spec.command() if command is None else command,
         "bytes_per_token": data.validation.bytes_per_token,

@@ -190,7 +190,7 @@ def dmt_loss(
     Deviations from the paper: its L is 10 · L_dyn + cross-entropy, and every error counts in full; and it
     trains the readout alone on the cross-entropy, which here reaches the cell too, through the one
     application. m̂_t is detached, so nothing goes back through time; but the cell may become better than
-    its teacher (docs/results.md).
+    its teacher (studies/LOG.md).
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)

@@ -27,7 +27,7 @@ from smt_hf.models.readout import Readout
 
 ENCODER_TYPES = ("causal", "bidirectional")
 # Tokens that the causal trunk sees at a glance. Attention has to find its neighbours before it can learn
-# anything from them; a convolution has them from the first step (docs/results.md).
+# anything from them; a convolution has them from the first step (studies/LOG.md).
 CONVOLUTION_WIDTH = 4
 
 

@@ -62,14 +62,15 @@ class SMTPretrainer:
         known: dict[str, Any] | None = None,
     ):
         self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
-        self.train_dataset = as_sequence_dataset(train_dataset)
-        self.eval_dataset = None if eval_dataset is None else as_sequence_dataset(eval_dataset)
+        self.train_dataset = as_sequence_dataset(train_dataset, model.config.vocab_size)
+        self.eval_dataset = None
+        if eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
+            self.eval_dataset = as_sequence_dataset(eval_dataset, model.config.vocab_size)
+            self.eval_dataset.evaluation_rows(args.eval_sequences, args.eval_horizon)
         self.processing_class, self.folder = processing_class, RunFolder(args.output_dir)
         self.phases = phases_of(args)
         self.full_length = self.train_dataset.sequence_length
         check_consistency(model, self.teacher, args, self.train_dataset, self.full_length)
-        if self.eval_dataset is not None:  # raises now, not after the first minutes, if it is too short
-            self.eval_dataset.evaluation_rows(args.eval_sequences, args.eval_horizon)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,

@@ -327,14 +327,41 @@ def test_evaluate_on_a_task_at_another_length(task_run, capsys):
     assert several["by_length"]["60"] == longer["accuracy"]
 
 
-def test_evaluate_reads_the_data_of_the_run_unless_told_otherwise(text_run, corpus, capsys):
+def test_evaluate_reads_the_data_of_the_run_unless_told_otherwise(text_run, corpus, capsys, monkeypatch):
     own = evaluate(capsys, text_run)
     assert own == evaluate(capsys, text_run, "--dataset", corpus)
-    capsys.readouterr()
-    assert (
-        main(["evaluate", str(text_run), "--max-corpus-bytes", "9000"]) == 2
-    )  # it would judge what was learned
-    assert "--max-corpus-bytes 9000" in capsys.readouterr().err
+    monkeypatch.chdir(corpus.parent)
+    assert own == evaluate(capsys, text_run, "--dataset", corpus.name)
+
+
+def test_evaluate_judges_all_of_a_text_that_the_run_was_not_trained_on(text_run, corpus, tmp_path, capsys):
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("0123456789" * 20 + "x")
+    assert evaluate(capsys, text_run, "--dataset", held_out, "--horizon", 20)["tokens"] == 200
+    assert main(["evaluate", str(text_run), "--dataset", str(held_out), "--horizon", "20"]) == 0
+    assert f"all of {held_out}" in capsys.readouterr().out
+    main(["evaluate", str(text_run), "--dataset", str(corpus)])
+    assert f"the validation part of {corpus}" in capsys.readouterr().out
+    main(["evaluate", str(text_run), "--dataset", f"{corpus.parent}/"])
+    assert f"overlaps with {corpus}" in capsys.readouterr().err
+
+
+def test_evaluate_judges_the_split_that_is_asked_for(text_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    (tmp_path / "table").mkdir()
+    for split, rows in (("train", 30), ("validation", 2), ("test", 3)):
+        lines = "".join(json.dumps({"text": f"{split} {i:03} " + "." * 49}) + "\n" for i in range(rows))
+        (tmp_path / "table" / f"{split}.jsonl").write_text(lines)
+
+    def tokens(*words: object) -> int:
+        words = ("--dataset", tmp_path / "table", "--horizon", 8, *words)
+        return evaluate(capsys, text_run, *words)["tokens"] // 8
+
+    sizes = {"train": 30 * 60 - 1, "validation": 2 * 65 - 1, "test": 3 * 59 - 1}
+    blocks = {split: (size - 1) // 8 for split, size in sizes.items()}
+    assert tokens() == blocks["validation"]
+    for split in sizes:
+        assert tokens("--split", split) == tokens("--validation-split", split) == blocks[split]
 
 
 def test_evaluate_prints_a_line_for_each_length(task_run, capsys):

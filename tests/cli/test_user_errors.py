@@ -80,6 +80,9 @@ PRETRAIN = {
         ["batch_size 6", "4 accumulation steps"],
     ),
     "a fraction above 1": (["--dmt-fraction", "1.5"], ["dmt_fraction is 1.5"]),
+    "a task of absurd sizes": (["--dataset", f"retrieval:num_values={10**12}"], ["num_values", str(10**12)]),
+    "a text without splits": (["--validation-split", "test"], ["'test'", "lines.txt"]),
+    "streaming a task": (["--dataset", "parity", "--streaming"], ["streaming is True", "'parity'"]),
     "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_corpus_bytes is 0"]),
     "a word for a number": (["--max-steps", "many"], ["max_steps is 'many'", "a whole number"]),
     "no number": (["--learning-rate", "nan"], ["learning_rate is nan", "finite"]),
@@ -183,6 +186,11 @@ EVALUATE = {
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'"]),
     "a task too short": (["--dataset", "retrieval", "--sequence-length", "2"], ["sequence_length", "2"]),
     "a size that the task lacks": (["--dataset", "copy:size=2"], ["'copy'", "'size'", "num_values"]),
+    "a task of absurd sizes": (["--dataset", f"retrieval:num_values={10**12}"], ["num_values", str(10**12)]),
+    "two splits": (["--split", "a", "--validation-split", "b"], ["--split a", "--validation-split b"]),
+    "a split of a text": (["--split", "test"], ["lines.txt", "'test'"]),
+    "grey levels of a text": (["--grey-levels", "4"], ["grey_levels is 4", "lines.txt"]),
+    "a length of a text": (["--sequence-length", "8"], ["sequence-length 8", "--horizon"]),
     "lengths of a text": (["--lengths", "32"], ["--lengths", "lines.txt", "--horizon"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'"]),
 }
@@ -295,3 +303,24 @@ def test_words_that_are_no_command_line_end_in_one_line_too(words, named, capfd)
     lines = capfd.readouterr().err.splitlines()
     assert named in lines[-1]
     assert len(lines) == 1, lines
+
+
+def test_evaluate_refuses_to_cut_the_corpus_of_a_run_elsewhere_than_it_did(tmp_path, corpus, capfd):
+    """The end of the first 9000 bytes is no validation text: the run was trained on it."""
+    assert main([str(w) for w in pretrain(tmp_path / "run", "--dataset", corpus)]) == 0
+    line = refused(capfd, ["evaluate", tmp_path / "run", "--max-corpus-bytes", 9000])
+    assert "9000" in line and "--max-tokens" in line
+
+
+def test_a_folder_of_text_and_tables_is_refused_and_one_of_text_says_what_it_read(tmp_path, corpus, capfd):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(3):
+        (texts / f"{number}.txt").write_text(corpus.read_text() + str(number))
+    (texts / "notes.log").write_text("x")
+    assert main([str(w) for w in pretrain(tmp_path / "run", "--dataset", texts)]) == 0
+    errors = capfd.readouterr().err.splitlines()
+    assert f"{texts}: reading 3 text files; leaving out 1 other file" in errors
+    (texts / "data.csv").write_text("text\nx\n")
+    line = refused(capfd, pretrain(tmp_path / "other", "--dataset", texts))
+    assert str(texts) in line and "3 text files" in line and "1 table" in line

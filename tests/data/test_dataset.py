@@ -124,6 +124,18 @@ def test_rows_of_different_lengths_are_refused_when_they_meet() -> None:
         _ = ragged.vocab_size
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("input_ids", 8), ("input_ids", -1), ("shift_labels", 8), ("shift_labels", -7)]
+)
+def test_ids_that_a_model_does_not_know_are_refused_when_they_are_read(column: str, value: int) -> None:
+    late = [*ROWS, *ROWS, {**ROWS[0], column: [0, 1, value]}]
+    data = as_sequence_dataset(late, 8)
+    assert data.vocab_size == 8 and data.__getitems__([0, 9])["input_ids"].shape == (2, 3)
+    with pytest.raises(ValueError, match=f"'list' has {column} of {value}; they must be 0 to 7"):
+        data.__getitems__([0, 10])
+    assert as_sequence_dataset(Own(late, vocab_size=9), 8).vocab_size == 9
+
+
 def test_a_dataset_without_at_length_has_one_length_only() -> None:
     with pytest.raises(ValueError, match=r"2 tokens.*curriculum_start_length.*at_length\(n\).*'Own'.*3 tokens"):
         as_sequence_dataset(Own()).at_length(2)

@@ -210,6 +210,21 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert list(read_documents(folder)) == ["A"]
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the name of the data is '{name}'"):
+        read_documents(name)
+
+
+@pytest.mark.parametrize("content", ["3", "", '{"text": '])
+def test_a_table_that_cannot_be_read_is_said_once(tmp_path: Path, content: str, capfd) -> None:
+    """`datasets` logs such errors, and raises them."""
+    write(tmp_path, {"a.jsonl": content})
+    with pytest.raises(ValueError, match=r"'.*jsonl' could not be read as json"):
+        read_documents(str(tmp_path / "a.jsonl"))
+    assert "Failed" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [{"split": "test"}, {"text_column": "body"}])
 def test_text_has_no_splits_and_no_columns(tmp_path: Path, arguments: dict[str, str]) -> None:
     folder = write(tmp_path, {"a.txt": "A"})

@@ -127,6 +127,8 @@ def test_files_belong_to_the_split_that_their_path_says(tmp_path: Path) -> None:
         "validation": ["x.parquet"],
         "test": ["my_test.parquet"],
     }
+    pattern = str(tmp_path / "my_*.parquet")
+    assert list(by_split(pattern, [tmp_path / "my_test.parquet"])) == ["train"]
     alone = tmp_path / "test.jsonl"
     assert by_split(str(alone), [alone]) == {"train": [str(alone)]}
 

@@ -12,7 +12,7 @@ COPY = Recipe(
     # Half the row, twice as many labels: 0.83 and not 0.81 after 5 minutes, 0.90 and not 0.78 after 15 with
     # as many labels and three seeds; a quarter of it: 0.75.
     # And a fifth of the time for SMT: after 2.4 minutes labels say all that they will say. 0.78 after 6 and 9
-    # minutes, and 0.93 after 2.4 and 9; but three seeds differed by 0.1 (docs/copying.md).
+    # minutes, and 0.93 after 2.4 and 9; but three seeds differed by 0.1 (studies/LOG.md).
     # At 1.5e-3 DMT stands still until the rate falls: 0.66 after two minutes of it, and not 0.75.
     smt={
         **SYMBOLS_SMT,

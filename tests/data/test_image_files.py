@@ -136,6 +136,21 @@ def test_images_have_a_validation_split_of_their_own_too(tmp_path: Path) -> None
         load_pixels(folder, validation_split="dev")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "folder"])
+def test_what_holds_no_images_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=rf"{name}' holds no images; .*\.png"):
+        load_pixels(str(tmp_path / name))
+
+
+def test_one_image_file_is_too_few_to_split(tmp_path: Path) -> None:
+    folder = save(tmp_path / "x", a=grey(1, 2))
+    with pytest.raises(ValueError, match="1 different images"):
+        load_pixels(f"{folder}/a.png")
+    assert values(f"{folder}/a.png") == [[1, 2]]
+
+
 def test_digits_have_no_splits() -> None:
     for arguments in ({"split": "test"}, {"validation_split": "test"}):
         with pytest.raises(ValueError, match="'digits' has no splits"):
