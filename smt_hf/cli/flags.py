@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,19 @@ def given_fields(args: argparse.Namespace, names: Iterable[str] = FIELDS) -> dic
 
 def held_values(words: Iterable[str]) -> dict[str, Any]:
     """What holds under the preset, the cell and the file that a command line names: help shows it."""
+    words = list(words)
+    if not {"-h", "--help"} & set(words):
+        return {}
     known = argparse.ArgumentParser(add_help=False)
     for name in ("preset", "cell", "config"):
         known.add_argument(f"--{name}")
-    found, _ = known.parse_known_args(list(words))
+    found, _ = known.parse_known_args(words)
     values: dict[str, Any] = {}
     if found.config and Path(found.config).is_file():
         from smt_hf.runs.record import read_config
 
-        values, _ = read_config(Path(found.config))
+        with suppress(ValueError):  # said when the file is used, rather than where help was asked for
+            values, _ = read_config(Path(found.config))
     preset = str(found.preset or values.get("preset") or FIELDS["preset"].default)
     cell = str(found.cell or values.get("cell") or FIELDS["cell"].default)
     if preset not in preset_names():

@@ -130,10 +130,11 @@ def of_version_1(content: dict[str, Any]) -> dict[str, Any]:
     if "num_hidden_layers" in teacher:
         sizes["num_encoder_layers"] = teacher["num_hidden_layers"]
     data = content.get("data") or {}
-    spec = {**content.get("arguments", {}), **sizes, **data, "cell": content.get("cell", "gru")}
+    arguments = {name: value for name, value in content.get("arguments", {}).items() if name in FIELDS}
+    spec = {**arguments, **sizes, **data, "cell": content.get("cell", "gru")}
     if "preset" in content:
         spec |= {"preset": content["preset"], "sequence_length": content.get("sequence_length")}
-    return {**content, "format": FORMAT, "spec": spec, "given": [name for name in spec if name in FIELDS]}
+    return {**content, "format": FORMAT, "spec": spec, "given": list(spec)}
 
 
 def new_record(model, teacher, args: SMTPretrainingArguments, phases, data, **known: Any) -> RunRecord:
