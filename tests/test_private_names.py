@@ -37,12 +37,6 @@ def generation_config() -> Any:
     return seen[0]
 
 
-def checkpointing_model() -> Any:
-    model = SMTModel(SMTConfig(vocab_size=8, hidden_size=8, num_attention_heads=1))
-    model.activation_checkpointing_enable()
-    return model
-
-
 def inductor() -> Any:
     import torch._inductor.config
 
@@ -77,10 +71,6 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch.ops.mkldnn": (lambda: torch.ops.mkldnn, ("_linear_pointwise", "_reorder_linear_weight")),
     "torch.utils._python_dispatch": (dispatch, ("TorchDispatchMode",)),
     "torch.utils.weak": (weak_keys, ("WeakIdKeyDictionary",)),
-    "transformers: a model with activation checkpointing": (
-        checkpointing_model,
-        ("_gradient_checkpointing_func",),
-    ),
     "transformers: the generation config of a running generate": (
         generation_config,
         ("_mask_length", "_pad_token_tensor"),

@@ -153,6 +153,22 @@ class StaticMemoryLayer(MemoryLayer):
             self.memory.copy_(self.memory.index_select(0, beam_idx.to(self.memory.device)))
 
 
+def memory_layer(cache: Any) -> MemoryLayer:
+    """The layer of a state that holds the memory.
+
+    Raises ValueError for the cache of another model, such as the keys and values of a tuned prefix.
+    """
+    layers = getattr(cache, "layers", None) or [cache]
+    # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
+    if not hasattr(layers[0], "memory"):
+        raise ValueError(
+            f"the cache is a {type(cache).__name__} without a memory, but the state of a recurrent model is a "
+            f"memory, with no keys and values that a prefix could add to; make it with "
+            f"DynamicCache(config=model.config), and tune a prompt by its embeddings (in peft, prompt tuning)."
+        )
+    return layers[0]
+
+
 STATIC_LAYER_TYPE_MAPPING["smt_memory"] = StaticMemoryLayer
 # The dynamic one registered itself, by its `_layer_type`.
 if DYNAMIC_LAYER_TYPE_MAPPING.get("smt_memory") is not MemoryLayer:

@@ -25,6 +25,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     ),
     "generation.utils": ("GenerateDecoderOnlyOutput",),
     "masking_utils": ("create_masks_for_generate",),  # a model's own method of this name comes first
+    "modeling_layers": ("GradientCheckpointingLayer",),
     "modeling_utils:PreTrainedModel": (
         *("_can_compile_fullgraph", "_init_weights", "_is_stateful", "_skip_keys_device_placement"),
         *("_supports_context_parallel", "loss_function"),
