@@ -63,13 +63,25 @@ def gathering() -> Any:
 
 # what it belongs to → (how to get at it, its private names)
 ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
-    "torch": (lambda: torch, ("_dynamo", "_inductor")),
+    "torch": (lambda: torch, ("_C", "_dynamo", "_inductor")),
+    "torch._C": (lambda: torch._C, ("_functorch", "_is_torch_function_mode_enabled")),
+    "torch._C._functorch": (lambda: torch._C._functorch, ("peek_interpreter_stack",)),
+    "torch.nn.modules.module": (lambda: nn.modules.module, ("_has_any_global_hook",)),
     "torch._dynamo": (lambda: torch._dynamo, ("mark_static_address",)),
     "torch._inductor.config": (inductor, ("patch", *CPU_OPTIONS)),
     "torch.distributed.nn.functional": (gathering, ("all_gather",)),
-    "torch.nn.Module": (nn.Module, ("_compiled_call_impl", "_forward_hooks", "_forward_pre_hooks")),
+    "torch.nn.Module": (
+        nn.Module,
+        (
+            "_backward_hooks",
+            "_backward_pre_hooks",
+            "_compiled_call_impl",
+            "_forward_hooks",
+            "_forward_pre_hooks",
+        ),
+    ),
     "torch.ops.mkldnn": (lambda: torch.ops.mkldnn, ("_linear_pointwise", "_reorder_linear_weight")),
-    "torch.utils._python_dispatch": (dispatch, ("TorchDispatchMode",)),
+    "torch.utils._python_dispatch": (dispatch, ("TorchDispatchMode", "is_in_torch_dispatch_mode")),
     "torch.utils.weak": (weak_keys, ("WeakIdKeyDictionary",)),
     "transformers: the generation config of a running generate": (
         generation_config,

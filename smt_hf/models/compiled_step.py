@@ -52,7 +52,8 @@ def compiled_step(
     arguments = {**compile_config.to_dict(), "mode": None}
     try:
         weights = hash_weights(model)
-        key = (weights, tuple(memory.shape), str(arguments))
+        precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        key = (weights, tuple(memory.shape), str(arguments), precision)
         known = {k: v for k, v in programs.get(model, {}).items() if k[0] == weights}
         if key not in known:
             programs[model] = {**known, key: None}
