@@ -28,7 +28,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "modeling_layers": ("GradientCheckpointingLayer",),
     "modeling_utils:PreTrainedModel": (
         *("_can_compile_fullgraph", "_init_weights", "_is_stateful", "_skip_keys_device_placement"),
-        *("_supports_context_parallel", "loss_function"),
+        *("_supports_context_parallel", "_tied_weights_keys", "loss_function"),
     ),
     "models.auto.modeling_auto": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
     "utils": ("can_return_tuple",),

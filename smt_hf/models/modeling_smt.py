@@ -46,6 +46,10 @@ class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
     _supports_context_parallel = False
     _skip_keys_device_placement = list(STATE_NAMES)  # noqa: RUF012 - transformers reads a class list
 
+    def __init__(self, config: SMTConfig):
+        config.check_supported()
+        super().__init__(config)
+
     @torch.no_grad()
     def _init_weights(self, module):
         init_weights(module, self.config.initializer_range)
@@ -106,7 +110,7 @@ class SMTModel(ReadingMixin, SMTPreTrainedModel):
         Raises ValueError for both or neither of input_ids and inputs_embeds, for an empty input, and for a
         state of another batch size; TypeError for a keyword that is not known.
         """
-        refuse_unknown(cast(dict, kwargs), RowKeywords)
+        refuse_unknown({"output_attentions": self.config.output_attentions, **kwargs}, RowKeywords)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds.")
         show = kwargs.get("output_hidden_states")
@@ -140,6 +144,8 @@ class SMTModel(ReadingMixin, SMTPreTrainedModel):
 
 class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
     """`SMTModel` and a linear head. With labels, the loss is backpropagated through time."""
+
+    _tied_weights_keys: Any = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: SMTConfig):
         super().__init__(config)
