@@ -71,7 +71,13 @@ class SMTModel(ReadingMixin, SMTPreTrainedModel):
 
     def start_memory(self, batch_size: int) -> torch.Tensor:
         """m_∅ for every row, (B, K, D) float32: what is known before any token."""
+        # Offloaded weights are there while a forward runs; else the hook that brings them is asked to.
+        hook: Any = getattr(self, "_hf_hook", None) if self.initial_memory.is_meta else None
+        if hook is not None:
+            hook.pre_forward(self)
         memory = normalize_memory(self.initial_memory, self.config.rms_norm_eps)
+        if hook is not None:
+            hook.post_forward(self, None)
         return memory.expand(batch_size, -1, -1)
 
     def memory_before(self, layer: MemoryLayer | None, batch_size: int) -> torch.Tensor:
