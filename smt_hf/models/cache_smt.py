@@ -13,7 +13,7 @@ from transformers.cache_utils import (
     CacheLayerMixin,
 )
 
-from .library_names import check_library
+from .library_names import check_library, refuse_keys_and_values
 
 # Tokens that a recording state can go back; more only over the last forward, if that read out more.
 HISTORY_BOUND = 128
@@ -154,19 +154,9 @@ class StaticMemoryLayer(MemoryLayer):
 
 
 def memory_layer(cache: Any) -> MemoryLayer:
-    """The layer of a state that holds the memory.
-
-    Raises ValueError for the cache of another model, such as the keys and values of a tuned prefix.
-    """
-    layers = getattr(cache, "layers", None) or [cache]
-    # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
-    if not hasattr(layers[0], "memory"):
-        raise ValueError(
-            f"the cache is a {type(cache).__name__} without a memory, but the state of a recurrent model is a "
-            f"memory, with no keys and values that a prefix could add to; make it with "
-            f"DynamicCache(config=model.config), and tune a prompt by its embeddings (in peft, prompt tuning)."
-        )
-    return layers[0]
+    """The layer of a state that holds the memory. Raises ValueError for the cache of another kind of model."""
+    refuse_keys_and_values(cache)
+    return cache.layers[0]
 
 
 STATIC_LAYER_TYPE_MAPPING["smt_memory"] = StaticMemoryLayer
