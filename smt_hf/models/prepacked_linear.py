@@ -18,22 +18,22 @@ MIN_WEIGHTS = 1 << 17
 CACHED_BYTES = 1 << 24
 
 
-def is_intercepted() -> bool:
-    """Whether anything stands between an operation and its kernel, or between a module and its forward."""
-    return bool(
-        torch.is_autocast_enabled("cpu")
-        or torch._C._is_torch_function_mode_enabled()
-        or is_in_torch_dispatch_mode()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or _has_any_global_hook()
-    )
-
-
 def is_touched(module: Any) -> bool:
     """Whether somebody hooked, compiled or replaced the forward of this module."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     names = ("forward", "_compiled_call_impl")
     return any(getattr(module, name) for name in hooks) or any(module.__dict__.get(name) for name in names)
+
+
+def is_watched(model: nn.Module) -> bool:
+    """Whether anything stands between an operation and its kernel, or between a module and its forward."""
+    return bool(
+        torch._C._is_torch_function_mode_enabled()
+        or is_in_torch_dispatch_mode()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or _has_any_global_hook()
+        or any(map(is_touched, model.modules()))
+    )
 
 
 def can_be_prepacked(module: nn.Module) -> bool:
@@ -81,8 +81,8 @@ def prepacked_weights(model: nn.Module) -> Iterator[None]:
     the weights, which nothing announces. Without gradient only. Where anything intercepts operations or
     modules, and may want to see or change a product or a weight, nothing is replaced.
     """
-    watched = is_intercepted() or any(map(is_touched, model.modules()))
-    linears: list[Any] = [] if watched else [m for m in model.modules() if can_be_prepacked(m)]
+    plain = not is_watched(model) and not torch.is_autocast_enabled("cpu")
+    linears: list[Any] = [m for m in model.modules() if can_be_prepacked(m)] if plain else []
     single_rows = 4 * sum(linear.weight.numel() for linear in linears) > CACHED_BYTES
     try:
         for linear in linears:
