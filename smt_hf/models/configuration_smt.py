@@ -28,6 +28,8 @@ LIBRARY_FIELDS = {
     *("model_type", "name_or_path", "num_labels", "output_attentions", "prefix", "processor_class"),
     *("quantization_config", "rope_theta", "tokenizer_class", "torch_dtype", "transformers_weights"),
 }
+# These read the fields of `SMTConfig`; a cell that somebody registers may read others.
+BUILT_IN_CELLS = ("transformer", "mlp", "gru", "lstm", "elman")
 # Fields of every `PreTrainedConfig` that ask for what this model does not do, and the values that do not.
 ONLY_VALUES = {
     "chunk_size_feed_forward": (0,),
@@ -66,7 +68,8 @@ class SMTConfig(PreTrainedConfig):
         config_version: What the other fields mean; a checkpoint of a newer version is refused.
 
     Labels and `problem_type` are for heads that others put on `SMTModel`. A config.json may hold fields of
-    other tools, which are kept; `SMTConfig(...)` takes none.
+    other tools, which are kept; `SMTConfig(...)` takes none, unless the cell is one of your own, which may
+    read fields of its own.
 
     Raises:
         ValueError: for sizes that do not divide or are not positive, and for a newer config_version; the
@@ -100,7 +103,7 @@ class SMTConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         for name in kwargs:
-            if not self.is_known(name):
+            if self.cell in BUILT_IN_CELLS and not self.is_known(name):
                 raise TypeError(f"SMTConfig has no field {name!r}; it has {', '.join(sorted(own_fields()))}.")
         self.set_rotary_base(kwargs.pop("rope_theta", None))
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
@@ -129,7 +132,7 @@ class SMTConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As `PreTrainedConfig.from_dict`: what a file holds beside our fields is kept, whoever wrote it."""
-        foreign = {name: value for name, value in config_dict.items() if not cls.is_known(name)}
+        foreign = {k: kwargs.pop(k, value) for k, value in config_dict.items() if not cls.is_known(k)}
         known = {name: value for name, value in config_dict.items() if name not in foreign}
         loaded = super().from_dict(known, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded

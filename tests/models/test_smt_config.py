@@ -10,6 +10,7 @@ from tiny_models import BUILT_IN_CELLS, LeakyCell, is_one_sentence, tiny_config
 from transformers import AutoConfig
 
 from smt_hf import CELLS, SMTConfig, SMTForCausalLM, SMTModel, register_cell
+from smt_hf.models import configuration_smt
 
 NON_DEFAULT: dict[str, Any] = dict(
     vocab_size=11,
@@ -120,6 +121,17 @@ def test_a_field_that_nothing_reads_is_refused_by_its_name(name):
     assert is_one_sentence(error.value, repr(name), "num_hidden_layers", "bptt_truncation")
     with pytest.raises(TypeError, match=name):
         AutoConfig.for_model("smt", **{name: 1})
+
+
+def test_a_cell_of_ones_own_may_have_fields_of_its_own(tmp_path):
+    field: dict[str, Any] = {"leak": 0.3}
+    tiny_config("leaky", **field).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).leak == 0.3
+    assert AutoConfig.from_pretrained(tmp_path, leak=0.5).leak == 0.5
+
+
+def test_the_config_knows_which_cells_are_built_in():
+    assert set(configuration_smt.BUILT_IN_CELLS) == set(BUILT_IN_CELLS) <= CELLS.keys()
 
 
 def test_what_other_tools_wrote_into_a_config_file_is_kept_and_loads(tmp_path):
