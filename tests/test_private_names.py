@@ -37,12 +37,6 @@ def generation_config() -> Any:
     return seen[0]
 
 
-def checkpointing_model() -> Any:
-    model = SMTModel(SMTConfig(vocab_size=8, hidden_size=8, num_attention_heads=1))
-    model.activation_checkpointing_enable()
-    return model
-
-
 def inductor() -> Any:
     import torch._inductor.config
 
@@ -69,18 +63,26 @@ def gathering() -> Any:
 
 # what it belongs to → (how to get at it, its private names)
 ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
-    "torch": (lambda: torch, ("_dynamo", "_inductor")),
+    "torch": (lambda: torch, ("_C", "_dynamo", "_inductor")),
+    "torch._C": (lambda: torch._C, ("_functorch", "_is_torch_function_mode_enabled")),
+    "torch._C._functorch": (lambda: torch._C._functorch, ("peek_interpreter_stack",)),
+    "torch.nn.modules.module": (lambda: nn.modules.module, ("_has_any_global_hook",)),
     "torch._dynamo": (lambda: torch._dynamo, ("mark_static_address",)),
     "torch._inductor.config": (inductor, ("patch", *CPU_OPTIONS)),
     "torch.distributed.nn.functional": (gathering, ("all_gather",)),
-    "torch.nn.Module": (nn.Module, ("_compiled_call_impl", "_forward_hooks", "_forward_pre_hooks")),
-    "torch.ops.mkldnn": (lambda: torch.ops.mkldnn, ("_linear_pointwise", "_reorder_linear_weight")),
-    "torch.utils._python_dispatch": (dispatch, ("TorchDispatchMode",)),
-    "torch.utils.weak": (weak_keys, ("WeakIdKeyDictionary",)),
-    "transformers: a model with activation checkpointing": (
-        checkpointing_model,
-        ("_gradient_checkpointing_func",),
+    "torch.nn.Module": (
+        nn.Module,
+        (
+            "_backward_hooks",
+            "_backward_pre_hooks",
+            "_compiled_call_impl",
+            "_forward_hooks",
+            "_forward_pre_hooks",
+        ),
     ),
+    "torch.ops.mkldnn": (lambda: torch.ops.mkldnn, ("_linear_pointwise", "_reorder_linear_weight")),
+    "torch.utils._python_dispatch": (dispatch, ("TorchDispatchMode", "is_in_torch_dispatch_mode")),
+    "torch.utils.weak": (weak_keys, ("WeakIdKeyDictionary",)),
     "transformers: the generation config of a running generate": (
         generation_config,
         ("_mask_length", "_pad_token_tensor"),

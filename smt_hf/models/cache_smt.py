@@ -13,7 +13,7 @@ from transformers.cache_utils import (
     CacheLayerMixin,
 )
 
-from .library_names import check_library
+from .library_names import check_library, refuse_keys_and_values
 
 # Tokens that a recording state can go back; more only over the last forward, if that read out more.
 HISTORY_BOUND = 128
@@ -151,6 +151,12 @@ class StaticMemoryLayer(MemoryLayer):
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         if self.memory is not None:
             self.memory.copy_(self.memory.index_select(0, beam_idx.to(self.memory.device)))
+
+
+def memory_layer(cache: Any) -> MemoryLayer:
+    """The layer of a state that holds the memory. Raises ValueError for the cache of another kind of model."""
+    refuse_keys_and_values(cache)
+    return cache.layers[0]
 
 
 STATIC_LAYER_TYPE_MAPPING["smt_memory"] = StaticMemoryLayer

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
+from .prepacked_linear import is_watched
+
 logger = logging.get_logger(__name__)
 
 # Weights become constants, laid out for the products that the compiler writes and times.
@@ -51,8 +53,11 @@ def compiled_step(
     # The default mode, CUDA graphs, means nothing here.
     arguments = {**compile_config.to_dict(), "mode": None}
     try:
+        if is_watched(model):
+            raise ValueError("a hook, a mode or a transform would not see what a program does")
         weights = hash_weights(model)
-        key = (weights, tuple(memory.shape), str(arguments))
+        precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        key = (weights, tuple(memory.shape), str(arguments), precision)
         known = {k: v for k, v in programs.get(model, {}).items() if k[0] == weights}
         if key not in known:
             programs[model] = {**known, key: None}

@@ -1,6 +1,9 @@
 """SMTConfig: every number of the architecture, documented once."""
 
+from dataclasses import fields
+
 from huggingface_hub.dataclasses import strict
+from transformers import GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from .library_names import STATE_NAMES
@@ -12,6 +15,26 @@ AUTO_MAP = {
     "AutoConfig": "configuration_smt.SMTConfig",
     "AutoModel": "modeling_smt.SMTModel",
     "AutoModelForCausalLM": "modeling_smt.SMTForCausalLM",
+}
+# What `transformers` itself reads from the config of any model, beside its declared fields.
+LIBRARY_FIELDS = {
+    *(
+        "attn_implementation",
+        "auto_map",
+        "custom_pipelines",
+        "experts_implementation",
+        "gradient_checkpointing",
+    ),
+    *("model_type", "name_or_path", "num_labels", "output_attentions", "prefix", "processor_class"),
+    *("quantization_config", "rope_theta", "tokenizer_class", "torch_dtype", "transformers_weights"),
+}
+# These read the fields of `SMTConfig`; a cell that somebody registers may read others.
+BUILT_IN_CELLS = ("transformer", "mlp", "gru", "lstm", "elman")
+# Fields of every `PreTrainedConfig` that ask for what this model does not do, and the values that do not.
+ONLY_VALUES = {
+    "chunk_size_feed_forward": (0,),
+    "is_encoder_decoder": (False,),
+    "output_attentions": (False, None),
 }
 
 
@@ -40,11 +63,18 @@ class SMTConfig(PreTrainedConfig):
         bptt_truncation: In training mode, cut the gradient through time every so many tokens;
             `None` backpropagates through the whole sequence.
         use_cache: Return the memory as `cache`.
+        tie_word_embeddings: Use the embeddings as the head too. Logits then start as wide as
+            √D·`initializer_range`: give about 1/√D.
         config_version: What the other fields mean; a checkpoint of a newer version is refused.
+
+    Labels and `problem_type` are for heads that others put on `SMTModel`. A config.json may hold fields of
+    other tools, which are kept; `SMTConfig(...)` takes none, unless the cell is one of your own, which may
+    read fields of its own.
 
     Raises:
         ValueError: for sizes that do not divide or are not positive, and for a newer config_version; the
-            cells raise theirs when built.
+            cells raise theirs when built, and the model for values that ask for what it does not do.
+        TypeError: for a field that is not known.
     """
 
     model_type = "smt"
@@ -63,6 +93,7 @@ class SMTConfig(PreTrainedConfig):
     initializer_range: float = 1.0
     bptt_truncation: int | None = None
     use_cache: bool = True
+    tie_word_embeddings: bool = False
     config_version: int = CONFIG_VERSION
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -71,12 +102,52 @@ class SMTConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        if self.rope_parameters is None:
-            self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        for name in kwargs:
+            if self.cell in BUILT_IN_CELLS and not self.is_known(name):
+                raise TypeError(f"SMTConfig has no field {name!r}; it has {', '.join(sorted(own_fields()))}.")
+        self.set_rotary_base(kwargs.pop("rope_theta", None))
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
         # All three: saving names only the class that is saved, and then AutoModel could not load it.
         self.auto_map = dict(AUTO_MAP)
+
+    def set_rotary_base(self, theta: float | None) -> None:
+        """Take over `rope_theta`, the older way to give the base, and see that nothing else is asked for."""
+        given = dict(self.rope_parameters or {})
+        known = {"rope_type": "default", "rope_theta": 10000.0 if theta is None else theta}
+        self.rope_parameters = {**known, **given}
+        if self.rope_parameters["rope_type"] != "default" or self.rope_parameters.keys() != known.keys():
+            raise ValueError(
+                f"rope_parameters is {given}; the memory has few positions, so there is only the rope_type "
+                f"'default' with a rope_theta."
+            )
+        if theta not in (None, self.rope_parameters["rope_theta"]):
+            raise ValueError(f"rope_theta is {theta} but rope_parameters is {given}; give one of them.")
+
+    @classmethod
+    def is_known(cls, name: str) -> bool:
+        """Whether this model or `transformers` reads this field."""
+        return name in {field.name for field in fields(cls)} | LIBRARY_FIELDS or name.startswith("_")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As `PreTrainedConfig.from_dict`: what a file holds beside our fields is kept, whoever wrote it."""
+        foreign = {k: kwargs.pop(k, value) for k, value in config_dict.items() if not cls.is_known(k)}
+        known = {name: value for name, value in config_dict.items() if name not in foreign}
+        loaded = super().from_dict(known, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name in foreign.keys() - GenerationConfig().to_dict().keys():
+            setattr(config, name, foreign[name])
+        return loaded
+
+    def check_supported(self) -> None:
+        """Raise a ValueError for a value that asks for what the model does not do."""
+        for name, values in ONLY_VALUES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"the config has {name}={getattr(self, name)!r}, which a recurrent model does not do; use "
+                    f"{values[0]!r}."
+                )
 
     @property
     def layer_types(self) -> list[str]:
@@ -100,6 +171,10 @@ class SMTConfig(PreTrainedConfig):
             raise ValueError(
                 f"bptt_truncation is {self.bptt_truncation}; it must be at least 1 token, or None."
             )
+
+
+def own_fields() -> set[str]:
+    return {name for name in SMTConfig.__annotations__ if name != "model_type"}
 
 
 def check_sizes(config: PreTrainedConfig, names: str) -> None:

@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any, cast
 
 import torch
+from torch.nn.modules.module import _has_any_global_hook
 from transformers.cache_utils import DynamicCache
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteriaList
@@ -109,6 +110,7 @@ class DecodingMixin(StateGenerationMixin):
             )
             and not hasattr(model, "hf_device_map")
             and type(model).forward is type(model)._forward_of_step
+            and not _has_any_global_hook()
             and is_untouched(model, ("forward", "prepare_inputs_for_generation"))
             and is_untouched(model.model, ("forward", "_roll", "_run"))
         )

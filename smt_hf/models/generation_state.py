@@ -71,6 +71,9 @@ class StateGenerationMixin(GenerationMixin):
                 check_carried(state, width - new.shape[1])
                 if layer is not None and width > new.shape[1]:
                     checked_layers.add(layer)
+        if "prepare_inputs_for_generation" in self.__dict__:
+            # peft took this method's place; by the older name it learns that the prompt has been read.
+            inputs[STATE_NAMES[1]] = state_of(inputs)
         return inputs
 
     def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):

@@ -14,7 +14,8 @@ class RowKeywords(TypedDict, total=False):
     """position_ids (B or 1, T): 0 where a document of a packed row begins. seq_idx (B, T): its number.
 
     cu_seq_lens_q (documents + 1,): where the documents of one flattened row begin, and its end.
-    output_hidden_states: return (embeddings, readout) too.
+    output_hidden_states: return num_hidden_layers + 1 tensors (B, T, D) too: the embeddings first, what was
+    read out last, and for each lower layer of the cell the memory token that ends its share.
     """
 
     position_ids: torch.Tensor | None

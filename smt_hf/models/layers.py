@@ -110,13 +110,15 @@ class Block(nn.Module):
         The last block of a stack needs only the positions somebody reads; keys and values stay whole.
         """
         batch, length, width = x.shape
-        qkv = self.qkv_proj(self.attention_norm(x)).view(batch, length, 3 * self.num_heads, -1)
+        qkv = self.qkv_proj(self.attention_norm(x)).view(
+            batch, length, 3 * self.num_heads, width // self.num_heads
+        )
         qk, v = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
         q, k = rotate(qk, rotary).transpose(1, 2).chunk(2, dim=1)
         v = v.transpose(1, 2)
         if queries is not None:
             q, x = q[:, :, queries], x[:, queries]
-        x = x + self.o_proj(attend(q, k, v).transpose(1, 2).reshape(batch, -1, width))
+        x = x + self.o_proj(attend(q, k, v).transpose(1, 2).flatten(2))
         return x + self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x))))
 
 

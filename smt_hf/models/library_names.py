@@ -25,9 +25,10 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     ),
     "generation.utils": ("GenerateDecoderOnlyOutput",),
     "masking_utils": ("create_masks_for_generate",),  # a model's own method of this name comes first
+    "modeling_layers": ("GradientCheckpointingLayer",),
     "modeling_utils:PreTrainedModel": (
         *("_can_compile_fullgraph", "_init_weights", "_is_stateful", "_skip_keys_device_placement"),
-        *("_supports_context_parallel", "loss_function"),
+        *("_supports_context_parallel", "_tied_weights_keys", "loss_function"),
     ),
     "models.auto.modeling_auto": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
     "utils": ("can_return_tuple",),
@@ -87,13 +88,26 @@ def takes_state(method: Method) -> Method:
     def renamed(self, *args, **kwargs):
         if "past_key_values" in kwargs:
             state = kwargs.pop("past_key_values")
-            if state is not None and kwargs.get("cache") is not None:
+            if state is not None and kwargs.get("cache") not in (None, state):
+                refuse_keys_and_values(state)
                 raise ValueError("cache and past_key_values are two names of one argument; give cache alone.")
             if state is not None:
                 kwargs["cache"] = state
         return method(self, *args, **kwargs)
 
     return cast(Method, renamed)
+
+
+def refuse_keys_and_values(cache: Any) -> None:
+    """Raise ValueError for the cache of another kind of model, such as keys and values of a tuned prefix."""
+    layers = getattr(cache, "layers", None) or [cache]
+    # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
+    if not hasattr(layers[0], "memory"):
+        raise ValueError(
+            f"the cache is a {type(cache).__name__} without a memory, but the state of a recurrent model is a "
+            f"memory, with no keys and values that a prefix could add to; make it with "
+            f"DynamicCache(config=model.config), and tune a prompt by its embeddings (in peft, prompt tuning)."
+        )
 
 
 def as_declared(original: Callable) -> Callable[[Method], Method]:

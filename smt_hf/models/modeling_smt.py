@@ -3,7 +3,7 @@
 B rows, T tokens, K memory tokens of width D, V token ids. Glossary: `cell_base`.
 """
 
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .cache_smt import HISTORY_BOUND, MemoryLayer
+from .cache_smt import HISTORY_BOUND, MemoryLayer, memory_layer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .decoding_smt import DecodingMixin
@@ -30,12 +30,9 @@ from .library_names import (
     takes_state,
 )
 from .prefill_smt import PrefillMixin
+from .reading_smt import Chunk, ReadingMixin
 from .readout import Readout
 from .state_smt import StateMixin
-
-# Tokens between two stored memories under activation checkpointing: the memories kept are T/64, the
-# activations of one chunk 64, so their sum is near its least for sequences of a few thousand tokens.
-CHECKPOINT_CHUNK = 64
 
 
 class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
@@ -49,6 +46,10 @@ class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
     _supports_context_parallel = False
     _skip_keys_device_placement = list(STATE_NAMES)  # noqa: RUF012 - transformers reads a class list
 
+    def __init__(self, config: SMTConfig):
+        config.check_supported()
+        super().__init__(config)
+
     @torch.no_grad()
     def _init_weights(self, module):
         init_weights(module, self.config.initializer_range)
@@ -56,7 +57,7 @@ class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
             init.normal_(module.initial_memory)
 
 
-class SMTModel(SMTPreTrainedModel):
+class SMTModel(ReadingMixin, SMTPreTrainedModel):
     """Embedding, cell over time, readout over all kept timesteps in one batched call."""
 
     def __init__(self, config: SMTConfig):
@@ -65,12 +66,18 @@ class SMTModel(SMTPreTrainedModel):
         self.initial_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.cell = build_cell(config)
         self.readout = Readout(config)
-        self.gradient_checkpointing = False
+        self.chunk = Chunk()
         self.post_init()
 
     def start_memory(self, batch_size: int) -> torch.Tensor:
         """m_∅ for every row, (B, K, D) float32: what is known before any token."""
+        # Offloaded weights are there while a forward runs; else the hook that brings them is asked to.
+        hook: Any = getattr(self, "_hf_hook", None) if self.initial_memory.is_meta else None
+        if hook is not None:
+            hook.pre_forward(self)
         memory = normalize_memory(self.initial_memory, self.config.rms_norm_eps)
+        if hook is not None:
+            hook.post_forward(self, None)
         return memory.expand(batch_size, -1, -1)
 
     def memory_before(self, layer: MemoryLayer | None, batch_size: int) -> torch.Tensor:
@@ -84,39 +91,6 @@ class SMTModel(SMTPreTrainedModel):
                 f"the state with cache.batch_repeat_interleave or batch_select_indices."
             )
         return memory
-
-    def _run(self, memory, inputs, mask, starts, step0: int):
-        """Roll the cell over a chunk: memory (B, K, D), inputs (B, n, I) → memories (B, n, K, D)."""
-        truncation = self.config.bptt_truncation if self.training else None
-        fresh = self.start_memory(len(memory)) if starts is not None else memory
-        memories = []
-        for step, x in enumerate(inputs.unbind(1)):
-            if truncation and step0 + step and (step0 + step) % truncation == 0:
-                memory = memory.detach()
-            if starts is not None:
-                memory = torch.where(starts[:, step], fresh, memory)
-            new = self.cell(memory, x)
-            memory = new if mask is None else torch.where(mask[:, step], new, memory)
-            memories.append(memory)
-        return torch.stack(memories, dim=1)
-
-    def _roll(self, memory, inputs, mask, starts, keep_from: int):
-        """All T steps → the last memory, and the memories from `keep_from` on, (B, T − keep_from, K, D)."""
-        length = inputs.shape[1]
-        checkpointing = self.gradient_checkpointing and self.training
-        # Without a gradient the chunk only bounds how many memories are alive that nobody will read.
-        bounded = checkpointing or keep_from > 0
-        size = CHECKPOINT_CHUNK if bounded else max(length, 1)
-        kept = []
-        for start in range(0, length, size):
-            part = slice(start, start + size)
-            flags = (None if flag is None else flag[:, part] for flag in (mask, starts))
-            args = (memory, inputs[:, part], *flags, start)
-            chunk = self._gradient_checkpointing_func(self._run, *args) if checkpointing else self._run(*args)
-            memory = chunk[:, -1]
-            if start + chunk.shape[1] > keep_from:
-                kept.append(chunk[:, max(0, keep_from - start) :])
-        return memory, torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
 
     @can_return_tuple
     @takes_state
@@ -142,66 +116,42 @@ class SMTModel(SMTPreTrainedModel):
         Raises ValueError for both or neither of input_ids and inputs_embeds, for an empty input, and for a
         state of another batch size; TypeError for a keyword that is not known.
         """
-        refuse_unknown(cast(dict, kwargs), RowKeywords)
+        refuse_unknown({"output_attentions": self.config.output_attentions, **kwargs}, RowKeywords)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds.")
-        if inputs_embeds is None:
+        show = kwargs.get("output_hidden_states")
+        show = self.config.output_hidden_states if show is None else show
+        if show and inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        batch, length = inputs_embeds.shape[:2]
+        tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
+        batch, length = tokens.shape[:2]
         if length == 0:
             raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
-        use_cache = self.config.use_cache if use_cache is None else use_cache
+        use_cache = (self.config.use_cache or cache is not None) if use_cache is None else use_cache
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
 
-        layer = None if cache is None else cast(MemoryLayer, cache.layers[0])
+        layer = None if cache is None else memory_layer(cache)
         memory = self.memory_before(layer, batch)
         mask = token_mask(attention_mask, length)
-        starts = document_starts(kwargs, mask, inputs_embeds.shape[:2])
-
-        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
-        keep_from = max(0, length - last) if last else 0
-        recording = layer is not None and layer.record_past
-        if recording:
-            keep_from = max(0, min(keep_from, length - HISTORY_BOUND - 1))
-        before = memory
-        memory, memories = self._roll(memory, self.cell.project_inputs(inputs_embeds), mask, starts, keep_from)
+        starts = document_starts(kwargs, mask, tokens.shape[:2])
+        # Drafts are read out, so as many can be taken back, however many they are.
+        drafts = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        recorded = max(HISTORY_BOUND, drafts) if layer is not None and layer.record_past else 0
+        read = self._roll(memory, tokens, mask, starts, logits_to_keep, recorded, bool(show))
         if layer is not None:
-            history = None
-            if recording:
-                history = memories[:, :-1]
-                if not keep_from:
-                    history = torch.cat([before[:, None], history], dim=1)
-                # Drafts are read out, so as many can be taken back, however many they are.
-                history = history[:, -max(HISTORY_BOUND, last) :]
-            layer.write(memory, length, history)
-
-        if isinstance(logits_to_keep, torch.Tensor):
-            memories = memories[:, logits_to_keep]
-        elif logits_to_keep:
-            memories = memories[:, -logits_to_keep:]
-        hidden = self.read_out(memories)
-        keep_hidden = kwargs.get("output_hidden_states")
-        keep_hidden = self.config.output_hidden_states if keep_hidden is None else keep_hidden
+            layer.write(read.memory, length, read.past)
         return ModelOutputWithState(
-            last_hidden_state=hidden,
-            hidden_states=(inputs_embeds, hidden) if keep_hidden else None,
+            last_hidden_state=read.hidden,
+            hidden_states=None if read.layers is None else (inputs_embeds, *read.layers),
             **{STATE_NAME: cache if use_cache else None},
         )
-
-    def read_out(self, memories: torch.Tensor) -> torch.Tensor:
-        """memories (…, K, D) → hidden states (…, D), in the dtype of the weights."""
-        flat = memories.flatten(0, -3).to(self.readout.norm.weight.dtype)
-        if not (self.gradient_checkpointing and self.training):
-            return self.readout(flat).view(*memories.shape[:-2], -1)
-        # Else the readout of all timesteps at once would keep far more than the cell does over them.
-        parts = flat.split(CHECKPOINT_CHUNK * memories.shape[0])
-        hidden = [self._gradient_checkpointing_func(self.readout, part) for part in parts]
-        return torch.cat(hidden).view(*memories.shape[:-2], -1)
 
 
 class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
     """`SMTModel` and a linear head. With labels, the loss is backpropagated through time."""
+
+    _tied_weights_keys: Any = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: SMTConfig):
         super().__init__(config)

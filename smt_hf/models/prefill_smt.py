@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
+from .cache_smt import memory_layer
 from .layers import token_mask
 from .library_names import takes_state
 
@@ -71,8 +72,12 @@ class PrefillMixin:
             raise ValueError(f"{tolerance=}, {max_sweeps=}, {chunk=} must be at least 0, 1 and 1.")
         core: Any = self.base_model  # type: ignore[attr-defined]  # of PreTrainedModel
         state: Any = DynamicCache(config=core.config) if cache is None else cache
-        memory = core.memory_before(state.layers[0], len(input_ids))
-        mask = token_mask(attention_mask, input_ids.shape[1])
+        layer = memory_layer(state)
+        memory = core.memory_before(layer, len(input_ids))
+        input_ids = input_ids.to(memory.device)  # as the hooks of an offloaded model do around `forward`
+        mask = token_mask(
+            None if attention_mask is None else attention_mask.to(memory.device), input_ids.shape[1]
+        )
         residual, sweeps, fallbacks = 0.0, 0, 0
         for start in range(0, input_ids.shape[1], chunk):
             inputs = core.cell.project_inputs(core.embed_tokens(input_ids[:, start : start + chunk]))
@@ -81,5 +86,5 @@ class PrefillMixin:
             if last is None:
                 last, fallbacks = core._run(memory, inputs, flags, None, 0)[:, -1], fallbacks + 1
             memory, residual, sweeps = last, max(residual, moved), sweeps + number
-        state.layers[0].write(memory, input_ids.shape[1])
+        layer.write(memory, input_ids.shape[1])
         return PrefillOutput(state, residual, sweeps, fallbacks)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 # A prepacked product costs about 10 µs more to call, which smaller weights do not give back.
 MIN_WEIGHTS = 1 << 17
@@ -16,15 +18,38 @@ MIN_WEIGHTS = 1 << 17
 CACHED_BYTES = 1 << 24
 
 
+def is_touched(module: Any) -> bool:
+    """Whether somebody hooked, compiled or replaced the forward of this module."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    names = ("forward", "_compiled_call_impl")
+    return any(getattr(module, name) for name in hooks) or any(module.__dict__.get(name) for name in names)
+
+
+def is_watched(model: nn.Module) -> bool:
+    """Whether anything stands between an operation and its kernel, or between a module and its forward."""
+    return bool(
+        torch._C._is_torch_function_mode_enabled()
+        or is_in_torch_dispatch_mode()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or _has_any_global_hook()
+        or any(map(is_touched, model.modules()))
+    )
+
+
 def can_be_prepacked(module: nn.Module) -> bool:
     """A plain float32 layer of some size on an x86 CPU: nothing that a library wrapped, hooked or quantized."""
+    parameters = [p for p in (module.weight, module.bias) if p is not None] if type(module) is nn.Linear else []
     return (
-        type(module) is nn.Linear
-        and type(module.weight) is nn.Parameter
-        and module.weight.numel() >= MIN_WEIGHTS
-        and module.weight.dtype == torch.float32
-        and module.weight.device.type == "cpu"
-        and "forward" not in module.__dict__
+        len(parameters) > 0
+        and all(
+            type(p) is nn.Parameter
+            and p.dtype == torch.float32
+            and p.device.type == "cpu"
+            and p.layout == torch.strided
+            for p in parameters
+        )
+        and parameters[0].numel() >= MIN_WEIGHTS
+        and not is_touched(module)
         and torch.backends.mkldnn.is_available()
         and platform.machine() in ("x86_64", "AMD64")
     )
@@ -33,8 +58,15 @@ def can_be_prepacked(module: nn.Module) -> bool:
 def multiply(
     linear: nn.Linear, packed: torch.Tensor, single_rows: bool, bias: torch.Tensor | None, x: torch.Tensor
 ) -> torch.Tensor:
-    """x W^T + b by the packed copy of W, or by W itself where x is one row and `single_rows` is off."""
-    if not single_rows and x.numel() == linear.in_features:
+    """x W^T + b by the packed copy of W, or by W itself where x is one row and `single_rows` is off.
+
+    By W also where the code of a cell switches autocast on, or makes tensors of its own kind.
+    """
+    if (
+        (not single_rows and x.numel() == linear.in_features)
+        or type(x) is not torch.Tensor
+        or torch.is_autocast_enabled("cpu")
+    ):
         return F.linear(x, linear.weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
@@ -46,9 +78,11 @@ def prepacked_weights(model: nn.Module) -> Iterator[None]:
     `F.linear` reorders the weight, or reads it badly, at every product of a few rows, which is what a
     recurrent model does at every token. The products are the same up to rounding. The copies cost the
     weights' bytes once more and are dropped at the end: kept longer, they would outlive the next change of
-    the weights, which nothing announces. Without gradient only.
+    the weights, which nothing announces. Without gradient only. Where anything intercepts operations or
+    modules, and may want to see or change a product or a weight, nothing is replaced.
     """
-    linears: list[Any] = [module for module in model.modules() if can_be_prepacked(module)]
+    plain = not is_watched(model) and not torch.is_autocast_enabled("cpu")
+    linears: list[Any] = [m for m in model.modules() if can_be_prepacked(m)] if plain else []
     single_rows = 4 * sum(linear.weight.numel() for linear in linears) > CACHED_BYTES
     try:
         for linear in linears:

@@ -13,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.cache_utils import Cache, DynamicCache
 
-from .cache_smt import MemoryLayer
-from .layers import normalize_memory
+from .cache_smt import MemoryLayer, memory_layer
 from .library_names import takes_state
 
 STATE_FORMAT = "smt_state"
@@ -26,10 +25,10 @@ SAME_MEMORY = 0.05
 class StateMixin:
     """`save_state` and `load_state`, for `SMTModel` and `SMTForCausalLM`."""
 
+    @torch.no_grad()
     def _initial_memory(self) -> torch.Tensor:
-        core = self.base_model  # type: ignore[attr-defined]  # of PreTrainedModel
-        memory = core.initial_memory.detach().cpu()
-        return normalize_memory(memory, self.config.rms_norm_eps)  # type: ignore[attr-defined]
+        """m_∅, (K, D), where the model computes, which may not be where its weights are."""
+        return self.base_model.start_memory(1)[0]  # type: ignore[attr-defined]  # of PreTrainedModel
 
     @takes_state
     def save_state(self, cache: Cache | None, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -43,13 +42,12 @@ class StateMixin:
                 "there is no state to save; call the model with use_cache=True, which Trainer switches off in "
                 "the config."
             )
-        # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
-        memory = getattr(cache.layers[0], "memory", None)
+        memory = memory_layer(cache).memory
         if memory is None:
             raise ValueError("the state has read nothing yet; there is nothing to save.")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; choose another path or pass overwrite=True.")
-        tensors = {"memory": memory.cpu().contiguous(), "initial_memory": self._initial_memory()}
+        tensors = {"memory": memory.cpu().contiguous(), "initial_memory": self._initial_memory().cpu()}
         about = {
             "format": STATE_FORMAT,
             "version": str(STATE_VERSION),
@@ -81,7 +79,8 @@ class StateMixin:
             raise ValueError(
                 f"{path} has state format {about['version']}, this code reads up to {STATE_VERSION}; update it."
             )
-        mine, made_by = self._initial_memory(), tensors["initial_memory"]
+        here = self._initial_memory()
+        mine, made_by = here.cpu(), tensors["initial_memory"]
         if mine.shape != made_by.shape or (mine - made_by).abs().max() > SAME_MEMORY:
             raise ValueError(
                 f"{path} was made by another model (memory {tuple(made_by.shape)}, this model's is "
@@ -89,6 +88,5 @@ class StateMixin:
             )
         state = DynamicCache(config=self.config)  # type: ignore[attr-defined]
         layer = cast(MemoryLayer, state.layers[0])
-        device = next(self.parameters()).device  # type: ignore[attr-defined]
-        layer.write(tensors["memory"].to(device), int(about["num_tokens"]))
+        layer.write(tensors["memory"].to(here.device), int(about["num_tokens"]))
         return state

@@ -87,3 +87,59 @@ def test_a_saved_adapter_loads_and_merges_to_the_same_logits(cell, tmp_path):
     torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
     greedy = {"max_new_tokens": 5, "do_sample": False}
     assert torch.equal(loaded.generate(input_ids=ids, **greedy), automatic.generate(input_ids=ids, **greedy))
+
+
+def prompt_configs() -> dict[str, Any]:
+    from peft import CPTConfig, MultitaskPromptTuningConfig, PromptEncoderConfig, PromptTuningConfig
+
+    common: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 3}
+    cpt: dict[str, Any] = {"cpt_token_ids": [1, 2, 3], "cpt_mask": [1] * 3, "cpt_tokens_type_mask": [1] * 3}
+    return {
+        "prompt tuning": PromptTuningConfig(**common),
+        "p-tuning": PromptEncoderConfig(**common, encoder_hidden_size=8),
+        "multitask": MultitaskPromptTuningConfig(**common, num_tasks=2, num_ranks=1),
+        "context-aware": CPTConfig(task_type="CAUSAL_LM", **cpt),
+    }
+
+
+@pytest.mark.parametrize("name", ["prompt tuning", "p-tuning", "multitask", "context-aware"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_prompt_of_embeddings_is_tuned_and_generated_from(cell, name):
+    from peft import get_peft_model
+
+    model: Any = get_peft_model(tiny_model(cell, eos_token_id=None), prompt_configs()[name])
+    ids = torch.cat([byte_ids(TEXT), byte_ids(TEXT).flip(1)])
+    mask = torch.ones_like(ids)
+    tasks = {"task_ids": torch.tensor([0, 1])} if name == "multitask" else {}
+    if name != "context-aware":  # its loss wants to be told the kind of every token
+        model.train()(input_ids=ids, attention_mask=mask, labels=ids, **tasks).loss.backward()
+        tuned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        assert tuned and all("prompt" in n for n, _ in tuned)
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for _, p in tuned)
+    model.eval()
+    found = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=20, do_sample=False, **tasks)
+    for length in range(ids.shape[1], found.shape[1]):
+        read = found[:, :length]
+        logits = model(input_ids=read, attention_mask=torch.ones_like(read), **tasks).logits[:, -1]
+        assert torch.equal(found[:, length], logits.argmax(-1))
+
+
+# peft says that it takes the state by its name before transformers 5.24.
+@pytest.mark.filterwarnings("ignore:.*past_key_values.*")
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_of_keys_and_values_is_refused_in_one_sentence(projection):
+    from peft import PrefixTuningConfig, get_peft_model
+
+    config = PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, prefix_projection=projection, encoder_hidden_size=8
+    )
+    model: Any = get_peft_model(tiny_model("gru"), config)
+    ids = byte_ids(TEXT)
+    for call in (
+        lambda: model(input_ids=ids),
+        lambda: model(input_ids=ids, labels=ids),
+        lambda: model.generate(input_ids=ids, max_new_tokens=2),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert "no keys and values" in str(error.value) and "\n" not in str(error.value)

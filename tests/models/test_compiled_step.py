@@ -132,6 +132,33 @@ def test_weights_that_cannot_be_told_apart_are_not_compiled(warnings_of):
     assert model not in compiled_step.programs
 
 
+def test_a_hook_sees_every_token_also_where_a_program_was_made_before(warnings_of):
+    graphs: list = []
+    model, config = talking_model(), recording(graphs)
+    generate(model, prompt(), compile_config=config, **OPTIONS)
+    assert len(graphs) == 1 and not warnings_of.text
+    seen: list[int] = []
+    model.model.cell.register_forward_hook(lambda *_: seen.append(1))
+    out = generate(model, prompt(), compile_config=config, **OPTIONS)
+    assert torch.equal(out, greedy(model, prompt()))
+    assert len(seen) >= NEW and len(graphs) == 1 and "a hook" in warnings_of.text
+
+
+def test_autocast_has_a_program_of_its_own():
+    graphs: list = []
+    model, config = talking_model(), recording(graphs)
+    options = {**OPTIONS, "return_dict_in_generate": True, "output_logits": True}
+    plain = generate(model, prompt(), compile_config=config, **options)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            half = generate(model, prompt(), compile_config=config, **options)
+            expected = generate(model, prompt(), **options)
+        assert torch.equal(half.sequences, expected.sequences)
+        assert not torch.equal(half.logits[-1], plain.logits[-1])
+    assert len(graphs) == 2
+    assert torch.equal(generate(model, prompt(), compile_config=config, **options).logits[-1], plain.logits[-1])
+
+
 def test_weights_are_told_apart_by_any_bit_of_any_of_them():
     model = talking_model()
     seen = {compiled_step.hash_weights(model)}

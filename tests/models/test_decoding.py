@@ -1,21 +1,18 @@
 """Our decoding loop against that of `transformers`, bit for bit, and the products it is fast by."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from test_generation import NEW, drafting, greedy, prompt, talking_model
-from tiny_models import BUILT_IN_CELLS, VOCAB, generate, memory_of, pad, random_ids, tiny_model
+from tiny_models import BUILT_IN_CELLS, VOCAB, generate, memory_of, pad, random_ids
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationMixin, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from smt_hf import CELLS, SMTForCausalLM
-from smt_hf.models import decoding_smt, prepacked_linear
+from smt_hf.models import decoding_smt
 from smt_hf.models.decoding_smt import DecodingMixin
-from smt_hf.models.prepacked_linear import can_be_prepacked, prepacked_weights
 
 DETAILED: dict[str, Any] = dict(return_dict_in_generate=True, output_scores=True, output_logits=True)
 PLAIN: dict[str, dict[str, Any]] = {
@@ -221,99 +218,6 @@ def test_a_run_that_is_broken_off_leaves_the_state_at_what_has_been_read():
     assert int(state.get_seq_length()) == read.shape[1]
     with torch.no_grad():
         torch.testing.assert_close(memory_of(state), memory_of(model(read).cache))
-
-
-# ------------------------------------------------------------------ prepacked weights
-
-
-@pytest.fixture
-def prepack_small(monkeypatch):
-    """Prepack the layers of a tiny model too, single rows included."""
-    monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 1)
-    monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 0)
-
-
-@pytest.mark.parametrize("cell", BUILT_IN_CELLS)
-@torch.no_grad()
-def test_prepacked_products_equal_the_plain_ones_up_to_rounding(cell, prepack_small):
-    model = tiny_model(cell)
-    ids, mask = pad([random_ids(n) for n in (7, 3)], "left")
-    expected = model(ids, attention_mask=mask).logits
-    with prepacked_weights(model):
-        replaced = [m for m in model.modules() if "forward" in m.__dict__]
-        assert len(replaced) == sum(isinstance(m, torch.nn.Linear) for m in model.modules())
-        torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected, rtol=1e-4, atol=1e-5)
-    assert not any("forward" in m.__dict__ for m in model.modules())
-    assert torch.equal(model(ids, attention_mask=mask).logits, expected)
-
-
-@pytest.mark.parametrize("cell", BUILT_IN_CELLS)
-@pytest.mark.parametrize("sampling", [{}, dict(do_sample=True, top_k=9, temperature=0.9)])
-def test_prepacking_changes_no_token(cell, sampling, monkeypatch, prepack_small):
-    model = talking_model(cell)
-    outputs = []
-    for threshold in (0, 10**9):
-        monkeypatch.setattr(decoding_smt, "MIN_TOKENS_TO_PREPACK", threshold)
-        torch.manual_seed(2)
-        outputs.append(generate(model, prompt(2), **{"max_new_tokens": 200, "do_sample": False, **sampling}))
-    assert torch.equal(*outputs)
-
-
-def test_a_change_of_the_weights_counts_at_the_next_call_however_it_was_made(prepack_small):
-    model = talking_model()
-    generate(model, prompt(), max_new_tokens=20)
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Linear):
-            layer.weight.data.mul_(-1.0)  # leaves no trace in the parameter's version
-    assert torch.equal(generate(model, prompt(), max_new_tokens=20), greedy(model, prompt(), 20))
-
-
-def test_only_plain_float32_layers_on_a_cpu_are_prepacked(prepack_small):
-    class Wrapped(torch.nn.Linear):
-        pass
-
-    hooked: Any = torch.nn.Linear(2, 2)
-    hooked.forward = hooked.forward  # as accelerate leaves it
-    assert can_be_prepacked(torch.nn.Linear(2, 2))
-    for layer in (
-        Wrapped(2, 2),
-        hooked,
-        torch.nn.Linear(2, 2).bfloat16(),
-        torch.nn.Linear(2, 2, device="meta"),
-    ):
-        assert not can_be_prepacked(layer)
-
-
-@torch.no_grad()
-def test_small_layers_and_single_rows_that_fit_the_caches_are_multiplied_as_they_are(monkeypatch):
-    small, large = torch.nn.Linear(8, 8), torch.nn.Linear(16, 16)
-    monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 65)
-    both: Any = torch.nn.ModuleList([small, large])
-    for fits in (True, False):
-        monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 4 * 16 * 16 - (not fits))
-        for rows, prepacked in ((1, not fits), (2, True)):
-            x = torch.randn(rows, 16)
-            with prepacked_weights(both), torch.profiler.profile(acc_events=True) as profile:
-                assert "forward" not in small.__dict__
-                large(x)
-            names = {event.key for event in profile.key_averages()}
-            assert ("mkldnn::_linear_pointwise" in names) == prepacked
-
-
-def test_short_runs_are_not_prepacked(monkeypatch):
-    entered = []
-
-    @contextmanager
-    def record(model: Any) -> Iterator[None]:
-        entered.append(model)
-        yield
-
-    monkeypatch.setattr(decoding_smt, "prepacked_weights", record)
-    model = talking_model()
-    generate(model, prompt(), max_new_tokens=decoding_smt.MIN_TOKENS_TO_PREPACK - 6)
-    assert not entered
-    generate(model, prompt(), max_new_tokens=decoding_smt.MIN_TOKENS_TO_PREPACK - 5)
-    assert entered == [model]
 
 
 # ------------------------------------------------------------------ work per token

@@ -146,13 +146,14 @@ def test_a_recording_forward_holds_no_more_memories_than_it_can_go_back(monkeypa
     inner = model.model._roll
 
     def roll(*args: Any) -> Any:
-        last, memories = inner(*args)
-        held.append(memories.shape[1])
-        return last, memories
+        read = inner(*args)
+        if read.past is not None:
+            held.append((read.past.shape[1], read.hidden.shape[1]))
+        return read
 
     monkeypatch.setattr(model.model, "_roll", roll)
     logits = model(ids, cache=state, logits_to_keep=3).logits
-    assert held == [HISTORY_BOUND + 1]
+    assert held == [(HISTORY_BOUND, 3)]
     assert state.layers[0].history.shape[1] == HISTORY_BOUND
     torch.testing.assert_close(logits, model(ids).logits[:, -3:])
     state.crop(-HISTORY_BOUND)

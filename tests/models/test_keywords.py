@@ -76,19 +76,6 @@ def test_generate_refuses_what_forward_would(caplog):
 
 @pytest.mark.parametrize("where", ["argument", "config"])
 @torch.no_grad()
-def test_hidden_states_are_returned_by_both_classes_where_they_are_asked_for(where):
-    model, ids = tiny_model(), random_ids(2, 4)
-    model.config.output_hidden_states = where == "config"
-    keywords: dict[str, Any] = {"output_hidden_states": True} if where == "argument" else {}
-    for each in (model, model.model):
-        embeds, hidden = each(ids, **keywords).hidden_states
-        assert torch.equal(embeds, model.get_input_embeddings()(ids))
-        assert torch.equal(hidden, model.model(ids).last_hidden_state)
-        assert each(ids, output_hidden_states=False).hidden_states is None
-
-
-@pytest.mark.parametrize("where", ["argument", "config"])
-@torch.no_grad()
 def test_a_tuple_is_returned_by_both_classes_where_it_is_asked_for(where):
     model, ids = tiny_model(), random_ids(2, 4)
     expected = [model(ids).logits, model.model(ids).last_hidden_state]

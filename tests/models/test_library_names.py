@@ -77,7 +77,7 @@ def test_prefill_and_saved_states_take_either_name(name, tmp_path):
 def test_both_names_at_once_are_one_sentence():
     model = tiny_model()
     state: Any = model(random_ids(1, 3)).cache
-    both: dict[str, Any] = {name: state for name in STATE_NAMES}
+    both: dict[str, Any] = dict(zip(STATE_NAMES, (state, copy.deepcopy(state)), strict=True))
     calls = [
         lambda: model(random_ids(1, 2), **both),
         lambda: model.model(random_ids(1, 2), **both),
@@ -88,8 +88,9 @@ def test_both_names_at_once_are_one_sentence():
         with pytest.raises(ValueError) as error:
             call()
         assert is_one_sentence(error.value, "cache", "past_key_values")
-    with torch.no_grad():  # a name that says nothing is no contradiction
+    with torch.no_grad():  # a name that says nothing, or the same, is no contradiction
         assert model(random_ids(1, 2), cache=state, past_key_values=None).cache is state
+        assert model(random_ids(1, 2), cache=state, past_key_values=state).cache is state
 
 
 def test_the_old_name_is_taken_without_a_deprecation_warning(caplog, monkeypatch):

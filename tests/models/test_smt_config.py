@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import BUILT_IN_CELLS, LeakyCell, is_one_sentence, tiny_config
 from transformers import AutoConfig
 
-from smt_hf import CELLS, SMTConfig, SMTForCausalLM, register_cell
+from smt_hf import CELLS, SMTConfig, SMTForCausalLM, SMTModel, register_cell
+from smt_hf.models import configuration_smt
 
 NON_DEFAULT: dict[str, Any] = dict(
     vocab_size=11,
@@ -24,6 +26,7 @@ NON_DEFAULT: dict[str, Any] = dict(
     initializer_range=0.5,
     bptt_truncation=7,
     use_cache=False,
+    tie_word_embeddings=True,
     pad_token_id=0,
     bos_token_id=1,
     eos_token_id=[2, 3],
@@ -102,6 +105,88 @@ def test_an_unknown_cell_is_an_error_that_lists_the_known_ones(cell):
         SMTForCausalLM(tiny_config(cell))
     assert is_one_sentence(error.value, repr(cell), *BUILT_IN_CELLS)
     assert "register_cell" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("num_layers", "n_embd", "is_decoder", "add_cross_attention", "attention_dropout", "hidden_act"),
+        *("max_length", "per_layer_config", "max_position_embeddings", "partial_rotary_factor", "rope_scaling"),
+    ],
+)
+def test_a_field_that_nothing_reads_is_refused_by_its_name(name):
+    field: dict[str, Any] = {name: 1}
+    with pytest.raises(TypeError) as error:
+        tiny_config(**field)
+    assert is_one_sentence(error.value, repr(name), "num_hidden_layers", "bptt_truncation")
+    with pytest.raises(TypeError, match=name):
+        AutoConfig.for_model("smt", **{name: 1})
+
+
+def test_a_cell_of_ones_own_may_have_fields_of_its_own(tmp_path):
+    field: dict[str, Any] = {"leak": 0.3}
+    tiny_config("leaky", **field).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).leak == 0.3
+    assert AutoConfig.from_pretrained(tmp_path, leak=0.5).leak == 0.5
+
+
+def test_the_config_knows_which_cells_are_built_in():
+    assert set(configuration_smt.BUILT_IN_CELLS) == set(BUILT_IN_CELLS) <= CELLS.keys()
+
+
+def test_what_other_tools_wrote_into_a_config_file_is_kept_and_loads(tmp_path):
+    """Also in a file of an older `transformers`, which wrote settings of `generate` there."""
+    tiny_config().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tool_version": 3, "max_length": 20}))
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.tool_version == 3 and not hasattr(loaded, "max_length")
+    SMTForCausalLM(loaded).save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tool_version"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("chunk_size_feed_forward", 4), ("is_encoder_decoder", True), ("output_attentions", True)],
+)
+def test_a_field_of_all_models_that_asks_for_what_this_one_does_not_do_is_refused(name, value, tmp_path):
+    for build in (SMTForCausalLM, SMTModel):
+        with pytest.raises(ValueError) as error:
+            build(tiny_config(**{name: value}))
+        assert is_one_sentence(error.value, f"{name}={value}")
+    SMTForCausalLM(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=name):
+        SMTForCausalLM.from_pretrained(tmp_path, **{name: value})
+
+
+def test_attention_that_is_asked_for_later_is_refused_too():
+    model: Any = SMTForCausalLM(tiny_config())
+    model.config.output_attentions = True
+    for each in (model, model.model):
+        with pytest.raises(ValueError, match="output_attentions=True"):
+            each(torch.zeros(1, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0},
+        {"rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        {"rope_type": "default", "rope_theta": 100.0, "factor": 2.0},
+    ],
+)
+def test_rotary_embeddings_of_another_kind_are_refused(parameters):
+    with pytest.raises(ValueError) as error:
+        tiny_config(rope_parameters=parameters)
+    assert is_one_sentence(error.value, parameters, "rope_theta")
+
+
+def test_the_rotary_base_may_be_given_by_its_older_name():
+    expected = tiny_config(rope_parameters={"rope_type": "default", "rope_theta": 500.0}).rope_parameters
+    assert tiny_config(rope_theta=500.0).rope_parameters == expected
+    assert tiny_config(rope_parameters={"rope_theta": 500.0}).rope_parameters == expected
+    with pytest.raises(ValueError, match="rope_theta is 7"):
+        tiny_config(rope_theta=7.0, rope_parameters={"rope_theta": 500.0})
 
 
 @pytest.fixture

@@ -248,3 +248,23 @@ def test_forward_leaves_a_state_alone_that_it_was_not_given():
     memory = memory_of(state).clone()
     model(ids)
     assert torch.equal(memory_of(state), memory)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_the_cache_of_another_kind_of_model_is_refused(name):
+    """Such as a tuned prefix: keys and values, which a memory has no place for."""
+    model: Any = tiny_model()
+    filled = DynamicCache()
+    filled.update(torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 3, 8), 0)
+    pairs = ((torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 3, 8)),)
+    ids = random_ids(1, 3)
+    for cache in (filled, DynamicCache(), pairs):
+        for call in (
+            lambda cache=cache: model(ids, **{name: cache}),
+            lambda cache=cache: model.model(ids, **{name: cache}),
+            lambda cache=cache: model.prefill(ids, **{name: cache}),
+            lambda cache=cache: model.save_state(path="nowhere", **{name: cache}),
+        ):
+            with pytest.raises(ValueError) as error:
+                call()
+            assert is_one_sentence(error.value, type(cache).__name__, "DynamicCache(config=model.config)")

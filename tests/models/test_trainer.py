@@ -1,5 +1,6 @@
 """Fine-tuning with `transformers.Trainer`: the losses and gradients are those computed by hand."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,37 @@ def test_bf16_training_keeps_the_state_in_float32_and_learns(tmp_path):
     assert losses[-1] < losses[0] - 0.1
     state = model(random_ids(1, 3), use_cache=True).cache  # Trainer switches the cache off
     assert memory_of(state).dtype == torch.float32
+
+
+@pytest.mark.parametrize("place", ["in memory", "loaded"])
+def test_states_work_after_a_trainer_which_switches_the_cache_off_in_the_config(place, tmp_path):
+    """All that docs/states.md and its example do, with a model as `Trainer` leaves it."""
+    model: Any = tiny_model()
+    trainer = trained(tmp_path, model)
+    if place == "loaded":
+        trainer.save_model(str(tmp_path / "trained"))
+        model = SMTForCausalLM.from_pretrained(tmp_path / "trained")
+    model.eval()
+    assert model.config.use_cache is False
+    prompt, more, file = random_ids(1, 6), random_ids(2, 3, seed=2), tmp_path / "state.safetensors"
+    with torch.no_grad():
+        state = model(prompt, logits_to_keep=1, use_cache=True).cache
+        assert memory_of(model(prompt, cache=model.prefill(prompt[:, :2]).cache).cache) is not None
+    model.save_state(state, file)
+    state = model.load_state(file)
+    state.batch_repeat_interleave(2)
+    seen = torch.ones(2, 9, dtype=torch.long)
+    options: dict[str, Any] = dict(max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+    output = model.generate(more, attention_mask=seen, cache=state, **options)
+    model.save_state(output.cache, tmp_path / "later.safetensors")
+    turn = torch.cat([output.sequences[:, -1:], more], dim=1)
+    state = model.load_state(tmp_path / "later.safetensors")
+    seen = torch.ones(2, state.get_seq_length() + 4, dtype=torch.long)
+    again = model.generate(turn, attention_mask=seen, cache=state, **options)
+    with torch.no_grad():
+        text = torch.cat([prompt.expand(2, -1), output.sequences[:, :-1], again.sequences[:, :-1]], dim=1)
+        torch.testing.assert_close(memory_of(again.cache), memory_of(model(text, use_cache=True).cache))
+    fork = copy.deepcopy(output.cache)
+    fork.batch_select_indices(torch.tensor([1]))
+    fork.reorder_cache(torch.tensor([0]))
+    assert memory_of(model(more[:1], cache=fork).cache).shape[0] == 1  # a state that is given comes back
