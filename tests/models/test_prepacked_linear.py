@@ -246,7 +246,15 @@ def replaced_forward(model: Any) -> AbstractContextManager:
     return nullcontext()
 
 
+@contextmanager
+def hook_of_all_modules(model: Any) -> Iterator[None]:
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    yield
+    handle.remove()
+
+
 IN_DOUBT: dict[str, Any] = {
+    "a hook of all modules": hook_of_all_modules,
     "autocast": lambda model: torch.autocast("cpu", torch.bfloat16),
     "a full backward hook": full_backward_hook,
     "a compiled part": compiled_part,
@@ -270,6 +278,7 @@ def test_a_function_transform_sees_plain_products(prepack_small):
 
     def first(scale: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), prepacked_weights(model):
+            assert "forward" not in model.lm_head.__dict__
             return model.lm_head(scale * torch.ones(3, 16))[0, 0]
 
     assert torch.func.vmap(first)(torch.ones(4)).shape == (4,)
