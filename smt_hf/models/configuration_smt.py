@@ -155,7 +155,7 @@ class SMTConfig(PreTrainedConfig):
         return ["smt_memory"] + ["dummy"] * (self.num_hidden_layers - 1)
 
     def validate_layer_type(self):
-        """`smt_memory` is registered by `cache_smt`, so the library's closed list does not apply."""
+        """`smt_memory` is registered by `state_cache`, so the library's closed list does not apply."""
 
     def validate_architecture(self):
         if self.config_version > CONFIG_VERSION:

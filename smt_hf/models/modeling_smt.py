@@ -11,14 +11,13 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .cache_smt import HISTORY_BOUND, MemoryLayer, memory_layer
 from .cells import build_cell
 from .configuration_smt import SMTConfig
-from .decoding_smt import DecodingMixin
+from .generation_loop import DecodingMixin
+from .generation_prefill import PrefillMixin
 from .keywords import LossKeywords, RowKeywords, document_starts, refuse_unknown
 from .layers import init_weights, normalize_memory, token_mask
 from .library_names import (
@@ -29,13 +28,13 @@ from .library_names import (
     state_of,
     takes_state,
 )
-from .prefill_smt import PrefillMixin
-from .reading_smt import Chunk, ReadingMixin
+from .reading import Chunk, ReadingMixin
 from .readout import Readout
-from .state_smt import StateMixin
+from .state_cache import HISTORY_BOUND, MemoryLayer, memory_layer
+from .state_file import StateMixin
 
 
-class SMTPreTrainedModel(PrefillMixin, StateMixin, PreTrainedModel):
+class SMTPreTrainedModel(PrefillMixin, StateMixin):
     config_class = SMTConfig
     config: SMTConfig
     base_model_prefix = "model"

@@ -11,7 +11,7 @@ from smt_hf.benchmark.measure import ProductRecorder, interleave, peak_memory, r
 from smt_hf.benchmark.models import BUILDERS, build_model, count_parameters
 from smt_hf.benchmark.training_steps import dmt_steps, measure_steps, smt_and_bptt_steps
 from smt_hf.cli import main
-from smt_hf.models import decoding_smt
+from smt_hf.models import generation_loop
 from smt_hf.models.cell_gru import GRUCell
 
 CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def test_ours_are_measured_plain_and_compiled_and_the_others_once(monkeypatch, c
         compiled.append(config)
         return step
 
-    monkeypatch.setattr(decoding_smt, "compiled_step", step_as_it_is)
+    monkeypatch.setattr(generation_loop, "compiled_step", step_as_it_is)
     words = ["--models", "smt-gru", "gpt2", "--parameters", "3e5", "--context", "4", "--tokens", "4"]
     assert main(["benchmark", "decode", *words, "--repeats", "1", "--compile", "--json"]) == 0
     plain, program, other = json.loads(capsys.readouterr().out)["rows"]

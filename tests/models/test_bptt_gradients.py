@@ -7,7 +7,7 @@ import torch
 from tiny_models import BUILT_IN_CELLS, VOCAB, random_ids, tiny_model
 
 from smt_hf import SMTForCausalLM
-from smt_hf.models import reading_smt
+from smt_hf.models import reading
 
 
 def gradients(model: SMTForCausalLM, ids: torch.Tensor, **inputs) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_truncation_changes_no_logits():
 @pytest.mark.parametrize("truncation", [None, 3])
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
 def test_checkpointing_gives_the_same_loss_and_gradients(cell, truncation, monkeypatch):
-    monkeypatch.setattr(reading_smt, "CHECKPOINT_CHUNK", 4)  # no multiple of the truncation
+    monkeypatch.setattr(reading, "CHECKPOINT_CHUNK", 4)  # no multiple of the truncation
     model = tiny_model(cell, bptt_truncation=truncation).train()
     ids, mask = random_ids(2, 11), torch.ones(2, 11, dtype=torch.long)
     mask[0, :5] = 0
@@ -162,7 +162,7 @@ def bytes_kept_for_backward(model: SMTForCausalLM, ids: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 def test_checkpointing_keeps_little_more_than_the_memories_and_truncation_keeps_all(cell, monkeypatch):
-    monkeypatch.setattr(reading_smt, "CHECKPOINT_CHUNK", 8)
+    monkeypatch.setattr(reading, "CHECKPOINT_CHUNK", 8)
 
     def per_token(**how) -> float:
         model = tiny_model(cell, bptt_truncation=how.get("truncation")).train()

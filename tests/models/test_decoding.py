@@ -11,8 +11,8 @@ from transformers import GenerationMixin, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from smt_hf import CELLS, SMTForCausalLM
-from smt_hf.models import decoding_smt
-from smt_hf.models.decoding_smt import DecodingMixin
+from smt_hf.models import generation_loop
+from smt_hf.models.generation_loop import DecodingMixin
 
 DETAILED: dict[str, Any] = dict(return_dict_in_generate=True, output_scores=True, output_logits=True)
 PLAIN: dict[str, dict[str, Any]] = {
@@ -32,7 +32,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def loops(monkeypatch):
     """loops("ours") or loops("theirs"): which loop `generate` runs from now on; both without prepacking."""
-    monkeypatch.setattr(decoding_smt, "MIN_TOKENS_TO_PREPACK", 10**9)
+    monkeypatch.setattr(generation_loop, "MIN_TOKENS_TO_PREPACK", 10**9)
     ours = DecodingMixin._is_plain
     theirs = GenerationMixin._sample
 

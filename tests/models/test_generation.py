@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 from transformers.generation.streamers import BaseStreamer
 
 from smt_hf import SMTForCausalLM
-from smt_hf.models.cache_smt import MemoryLayer
+from smt_hf.models.state_cache import MemoryLayer
 
 # Seeds whose greedy continuation does not fall into one repeated token.
 SEEDS = {"transformer": 1, "mlp": 6, "gru": 8, "lstm": 11, "elman": 0}

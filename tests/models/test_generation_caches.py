@@ -10,7 +10,7 @@ from tiny_models import BUILT_IN_CELLS, generate, is_one_sentence, memory_of, pa
 from transformers import CompileConfig, StaticCache
 
 from smt_hf import SMTForCausalLM
-from smt_hf.models.cache_smt import StaticMemoryLayer
+from smt_hf.models.state_cache import StaticMemoryLayer
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"prefill_chunk_size": 2}])

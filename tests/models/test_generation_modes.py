@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.generation.logits_process import WatermarkLogitsProcessor
 
-from smt_hf.models.cache_smt import HISTORY_BOUND, MemoryLayer
 from smt_hf.models.library_names import STATE_NAME
+from smt_hf.models.state_cache import HISTORY_BOUND, MemoryLayer
 
 
 def greedily(model: Any, ids: torch.Tensor | None = None, **options: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import BUILT_IN_CELLS, TOKENS, WIDTH, generate, memory_of, pad, random_ids, tiny_model
 
-from smt_hf.models import reading_smt
+from smt_hf.models import reading
 
 LENGTH = 9
 MODES: dict[str, dict[str, Any]] = {
@@ -23,7 +23,7 @@ MODES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("where", ["argument", "config"])
 @pytest.mark.parametrize("mode", MODES)
 def test_they_have_full_length_on_both_classes_in_every_mode(mode, where, layers, gradient, monkeypatch):
-    monkeypatch.setattr(reading_smt, "READ_CHUNK", 4)
+    monkeypatch.setattr(reading, "READ_CHUNK", 4)
     model, ids = tiny_model(num_hidden_layers=layers), random_ids(2, LENGTH)
     memories = [memory_of(model(ids[:, : n + 1]).cache) for n in range(LENGTH)]
     embeds, read = model.get_input_embeddings()(ids), model.model(ids).last_hidden_state
@@ -47,7 +47,7 @@ def test_they_have_full_length_on_both_classes_in_every_mode(mode, where, layers
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 def test_each_of_them_keeps_its_gradient(cell, mode, checkpointing, monkeypatch):
-    monkeypatch.setattr(reading_smt, "CHECKPOINT_CHUNK", 4)
+    monkeypatch.setattr(reading, "CHECKPOINT_CHUNK", 4)
     model, ids = tiny_model(cell).train(), random_ids(2, LENGTH)
     if checkpointing:
         model.activation_checkpointing_enable()

@@ -17,7 +17,6 @@ from tiny_models import generate, is_one_sentence, memory_of, random_ids, tiny_m
 
 from smt_hf import SMTConfig, SMTForCausalLM, SMTModel
 from smt_hf.models import library_names
-from smt_hf.models.cache_smt import MemoryLayer
 from smt_hf.models.library_names import (
     RELIED_ON,
     STATE_NAME,
@@ -26,6 +25,7 @@ from smt_hf.models.library_names import (
     check_library,
     missing_names,
 )
+from smt_hf.models.state_cache import MemoryLayer
 
 NAMES = pytest.mark.parametrize("name", STATE_NAMES)
 

@@ -5,7 +5,7 @@ import torch
 from tiny_models import BUILT_IN_CELLS, generate, is_one_sentence, memory_of, pad, random_ids, tiny_model
 
 from smt_hf import SMTForCausalLM
-from smt_hf.models.prefill_smt import sweep
+from smt_hf.models.generation_prefill import sweep
 
 LENGTH = 12
 

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationMixin
 
-from smt_hf.models import decoding_smt, prepacked_linear
-from smt_hf.models.decoding_smt import DecodingMixin
+from smt_hf.models import generation_loop, prepacked_linear
+from smt_hf.models.generation_loop import DecodingMixin
 from smt_hf.models.prepacked_linear import can_be_prepacked, prepacked_weights
 
 
@@ -44,7 +44,7 @@ def test_prepacking_changes_no_token(cell, sampling, monkeypatch, prepack_small)
     model = talking_model(cell)
     outputs = []
     for threshold in (0, 10**9):
-        monkeypatch.setattr(decoding_smt, "MIN_TOKENS_TO_PREPACK", threshold)
+        monkeypatch.setattr(generation_loop, "MIN_TOKENS_TO_PREPACK", threshold)
         torch.manual_seed(2)
         outputs.append(generate(model, prompt(2), **{"max_new_tokens": 200, "do_sample": False, **sampling}))
     assert torch.equal(*outputs)
@@ -99,11 +99,11 @@ def test_short_runs_are_not_prepacked(monkeypatch):
         entered.append(model)
         yield
 
-    monkeypatch.setattr(decoding_smt, "prepacked_weights", record)
+    monkeypatch.setattr(generation_loop, "prepacked_weights", record)
     model = talking_model()
-    generate(model, prompt(), max_new_tokens=decoding_smt.MIN_TOKENS_TO_PREPACK - 6)
+    generate(model, prompt(), max_new_tokens=generation_loop.MIN_TOKENS_TO_PREPACK - 6)
     assert not entered
-    generate(model, prompt(), max_new_tokens=decoding_smt.MIN_TOKENS_TO_PREPACK - 5)
+    generate(model, prompt(), max_new_tokens=generation_loop.MIN_TOKENS_TO_PREPACK - 5)
     assert entered == [model]
 
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
-from smt_hf.models import reading_smt
+from smt_hf.models import reading
 
 CHUNK = 16
 
@@ -64,7 +64,7 @@ WAYS: dict[str, Any] = {
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 @torch.no_grad()
 def test_the_largest_tensor_does_not_grow_with_the_prompt(cell, way, monkeypatch):
-    monkeypatch.setattr(reading_smt, "READ_CHUNK", CHUNK)
+    monkeypatch.setattr(reading, "READ_CHUNK", CHUNK)
     model = tiny_model(cell)
     found = [largest_of(WAYS[way], model, random_ids(1, length)) for length in (CHUNK, 8 * CHUNK)]
     assert found[1] == found[0]
@@ -73,14 +73,14 @@ def test_the_largest_tensor_does_not_grow_with_the_prompt(cell, way, monkeypatch
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
 @torch.no_grad()
 def test_all_logits_cost_no_more_than_they_are(cell, monkeypatch):
-    monkeypatch.setattr(reading_smt, "READ_CHUNK", CHUNK)
+    monkeypatch.setattr(reading, "READ_CHUNK", CHUNK)
     model, ids = tiny_model(cell), random_ids(1, 16 * CHUNK)
     assert largest_of(model, ids) == 4 * 16 * CHUNK * model.config.vocab_size
 
 
 @torch.no_grad()
 def test_a_state_that_can_go_back_holds_what_it_can_go_back_to_and_no_more(monkeypatch):
-    monkeypatch.setattr(reading_smt, "READ_CHUNK", CHUNK)
+    monkeypatch.setattr(reading, "READ_CHUNK", CHUNK)
     model = tiny_model()
     found = []
     for length in (160, 640):
@@ -100,7 +100,7 @@ def test_chunks_change_no_answer(cell, keep, monkeypatch):
     whole = model(ids, **inputs)
     expected = whole.logits[:, -keep:] if isinstance(keep, int) else whole.logits[:, keep]
     for size in (1, 4, 23, 100):
-        monkeypatch.setattr(reading_smt, "READ_CHUNK", size)
+        monkeypatch.setattr(reading, "READ_CHUNK", size)
         with torch.no_grad():
             found = model(ids, **inputs, logits_to_keep=keep)
         torch.testing.assert_close(found.logits, expected)
@@ -109,7 +109,7 @@ def test_chunks_change_no_answer(cell, keep, monkeypatch):
 
 @pytest.mark.parametrize("size", [4, 100])
 def test_no_timestep_may_be_named(size, monkeypatch):
-    monkeypatch.setattr(reading_smt, "READ_CHUNK", size)
+    monkeypatch.setattr(reading, "READ_CHUNK", size)
     with torch.no_grad():
         assert (
             tiny_model()(random_ids(2, 9), logits_to_keep=torch.tensor([], dtype=torch.long)).logits.shape[1]
@@ -122,5 +122,5 @@ def test_with_a_gradient_all_inputs_are_projected_at_once():
     model = tiny_model()
     calls: list[int] = []
     model.model.cell.input_proj.register_forward_hook(lambda *_: calls.append(1))
-    model(random_ids(1, 2 * reading_smt.READ_CHUNK))
+    model(random_ids(1, 2 * reading.READ_CHUNK))
     assert calls == [1]

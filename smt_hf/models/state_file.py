@@ -6,15 +6,16 @@ B rows, K memory tokens of width D. A file is safetensors with two tensors, `mem
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_utils import PreTrainedModel
 
-from .cache_smt import MemoryLayer, memory_layer
 from .library_names import takes_state
+from .state_cache import MemoryLayer, memory_layer
 
 STATE_FORMAT = "smt_state"
 STATE_VERSION = 1
@@ -22,13 +23,14 @@ STATE_VERSION = 1
 SAME_MEMORY = 0.05
 
 
-class StateMixin:
+class StateMixin(PreTrainedModel):
     """`save_state` and `load_state`, for `SMTModel` and `SMTForCausalLM`."""
 
     @torch.no_grad()
     def _initial_memory(self) -> torch.Tensor:
         """m_∅, (K, D), where the model computes, which may not be where its weights are."""
-        return self.base_model.start_memory(1)[0]  # type: ignore[attr-defined]  # of PreTrainedModel
+        core: Any = self.base_model
+        return core.start_memory(1)[0]
 
     @takes_state
     def save_state(self, cache: Cache | None, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -86,7 +88,7 @@ class StateMixin:
                 f"{path} was made by another model (memory {tuple(made_by.shape)}, this model's is "
                 f"{tuple(mine.shape)} and starts elsewhere); load it with the model that saved it."
             )
-        state = DynamicCache(config=self.config)  # type: ignore[attr-defined]
+        state = DynamicCache(config=self.config)
         layer = cast(MemoryLayer, state.layers[0])
         layer.write(tensors["memory"].to(here.device), int(about["num_tokens"]))
         return state

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_utils import PreTrainedModel
 
-from .cache_smt import memory_layer
 from .layers import token_mask
 from .library_names import takes_state
+from .state_cache import memory_layer
 
 
 class PrefillOutput(NamedTuple):
@@ -54,7 +55,7 @@ def sweep(cell, memory, inputs, mask, tolerance: float, max_sweeps: int):
     return None, 0.0, max_sweeps
 
 
-class PrefillMixin:
+class PrefillMixin(PreTrainedModel):
     @takes_state
     @torch.no_grad()
     def prefill(
@@ -70,7 +71,7 @@ class PrefillMixin:
         """
         if not (tolerance >= 0 and max_sweeps >= 1 and chunk >= 1):
             raise ValueError(f"{tolerance=}, {max_sweeps=}, {chunk=} must be at least 0, 1 and 1.")
-        core: Any = self.base_model  # type: ignore[attr-defined]  # of PreTrainedModel
+        core: Any = self.base_model
         state: Any = DynamicCache(config=core.config) if cache is None else cache
         layer = memory_layer(state)
         memory = core.memory_before(layer, len(input_ids))

@@ -17,11 +17,11 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from .cache_smt import MemoryLayer
 from .compiled_step import compiled_step
 from .generation_state import StateGenerationMixin
 from .library_names import STATE_NAME, state_of
 from .prepacked_linear import prepacked_weights
+from .state_cache import MemoryLayer
 
 # Prepacking the weights costs what it saves in about this many tokens, read or generated.
 MIN_TOKENS_TO_PREPACK = 16
