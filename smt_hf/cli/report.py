@@ -74,12 +74,12 @@ def update_pages(folder: Path, studies: list[Any], paths: list[Path]) -> int:
 
 
 def draw(folder: Path, studies: list[Any]) -> int:
-    from rich.console import Console
-
     from smt_hf.experiments.recipes import EXPERIMENTS
     from smt_hf.reporting.console import results_tables
 
-    console = Console(highlight=False)
+    from .loading import plain_console
+
+    console = plain_console()
     for study in studies:
         for table in results_tables(study.rows):
             console.print(table)
