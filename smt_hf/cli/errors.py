@@ -24,20 +24,32 @@ def explained(error: Exception, args: argparse.Namespace, flags: Mapping[str, st
     flags: flags of the command by field, see `in_flags`.
     """
     text = " ".join(str(error).split()) or type(error).__name__
+    library = type(error).__module__.split(".")[0]
     if is_too_large(error):
-        return (
-            f"there is not enough memory for this ({text}); make the model, the batch or the lengths smaller."
+        where = ", ".join(paths_of(args)) or "this"
+        said = (
+            f"the memory is too small for {where} ({text}); make the model, the batch or the lengths smaller."
         )
-    if type(error) is Exception or isinstance(error, json.JSONDecodeError | UnicodeError | EOFError):
-        return about(args, text)  # of `tokenizers`, which raises nothing more special, and of decoders
-    if type(error).__module__.split(".")[0] in LIBRARIES or type(error).__name__ == "OverflowError":
-        return about(args, text)
-    if isinstance(error, OSError):
-        return about(args, text) if error.errno is not None and error.filename is None else text
-    if isinstance(error, ValueError) or type(error).__name__ == "NonFiniteLossError":
+    elif type(error) is Exception or isinstance(error, json.JSONDecodeError | UnicodeError | EOFError):
+        said = about(args, text)  # of `tokenizers`, which raises nothing more special, and of decoders
+    elif library in LIBRARIES or isinstance(error, OverflowError | RecursionError):
+        said = about(args, text)
+    elif isinstance(error, OSError):
+        said = about(args, text) if error.errno is not None and error.filename is None else text
+    elif isinstance(error, ValueError) or type(error).__name__ == "NonFiniteLossError":
         # In a file of settings the names of fields are right.
-        return text if getattr(args, "config", None) else in_flags(text, flags)
-    return None
+        said = text if getattr(args, "config", None) else in_flags(text, flags)
+    else:
+        return None
+    return plain(said)
+
+
+def plain(text: str) -> str:
+    """The text without tokens of the Hub, without names of exceptions, and safe for a terminal."""
+    from smt_hf.hub.tokens import masked
+
+    text = re.sub(r"\b[A-Z]\w*Error: ", "", masked(text))
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def is_too_large(error: Exception) -> bool:
@@ -48,12 +60,16 @@ def is_too_large(error: Exception) -> bool:
 
 def about(args: argparse.Namespace, text: str) -> str:
     """The text, after the files and folders that the command line names and that it does not name itself."""
-    named = [
-        value for values in vars(args).values() for value in (values if isinstance(values, list) else [values])
-    ]
-    paths = [str(value) for value in named if isinstance(value, str | Path) and is_path(value)]
-    told = [path for path in dict.fromkeys(paths) if path not in text]
+    told = [path for path in paths_of(args) if path not in text]
     return f"{', '.join(told)} cannot be read or written: {text}" if told else text
+
+
+def paths_of(args: argparse.Namespace) -> list[str]:
+    """The files and folders among the values of a command line."""
+    values = [one for value in vars(args).values() for one in (value if isinstance(value, list) else [value])]
+    return list(
+        dict.fromkeys(str(value) for value in values if isinstance(value, str | Path) and is_path(value))
+    )
 
 
 def is_path(value: str | Path) -> bool:
@@ -75,4 +91,4 @@ def in_flags(text: str, flags: Mapping[str, str]) -> str:
         starts = found.start() == 0 and text[found.end() :].startswith(" is ")
         return flags[name] if name in flags and ("_" in name or starts) else name
 
-    return re.sub(r"(?<![\w./'\"-])[a-z]\w*(?![\w/'\"-]|\.\w)", replaced, text)
+    return re.sub(r"(?<![\w./'\"`-])[a-z]\w*(?![\w/'\"-]|\.\w)", replaced, text)

@@ -90,7 +90,9 @@ class ToStandardError(logging.Handler):
     """Prints what the package logs, one line each, on whatever standard error is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        from smt_hf.hub.tokens import masked
+
+        print(masked(self.format(record)), file=sys.stderr)
 
 
 def quiet() -> None:

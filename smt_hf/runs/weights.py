@@ -107,7 +107,7 @@ def weight_files(source: str | Path) -> list[Path]:
     if (index := find(source, INDEX)) is None:
         raise ValueError(f"{source} holds no {WEIGHTS}; give a finished run.")
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+    if not names or not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{index} has no weight_map that names files; copy the model again.")
     # Names alone: a path in an index may not lead elsewhere.
     parts = sorted({Path(name).name for name in names.values()})
