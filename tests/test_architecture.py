@@ -22,8 +22,10 @@ ROOMS: dict[str, set[str]] = {
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "pretraining", "runs"},
+    "serving": set(),
     "cli": {
         "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",
+        "serving",
     },
     "__init__": {"models", "pretraining", "runs"},
 }  # fmt: skip

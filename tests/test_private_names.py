@@ -89,9 +89,9 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
 }
 # Of `transformers serve`; they need the extra `serve`, and exist once a server runs.
-SERVE = ("_model_manager", "server", "start_server")
+SERVE = ("_chat_handler", "_completion_handler", "_model_manager", "server", "start_server")
 MANAGER = ("loaded_models", "get_gen_models")
-OWN = {"_replace"}  # of the standard library
+OWN = {"_actions", "_replace"}  # of the standard library
 
 
 def listed() -> set[str]:

@@ -1,11 +1,12 @@
 """smt-hf: pretrain, judge, use and share recurrent language models, from the command line.
 
 Every command is a module with `add_arguments(parser)` and `run(args)`; heavy imports stay inside `run`,
-so that --help answers at once. An error that a user can cause is a ValueError or OSError: it is printed
-as one line, and the exit code is 2.
+so that --help answers at once. An error that a user can cause is printed as one line, see `errors.py`, and the
+exit code is 2.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,6 +14,9 @@ from typing import NoReturn
 import smt_hf
 
 from . import benchmark, compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
+from .errors import explained
+from .flags import check_numbers, flags_of
+from .loading import quiet
 
 COMMANDS = {
     "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
@@ -38,13 +42,15 @@ class OneLineParser(argparse.ArgumentParser):
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """words: those that will be parsed; the help shows what holds under them."""
     parser = OneLineParser(prog="smt-hf", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"smt-hf {smt_hf.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=module.__doc__)
         if name == "pretrain":
             pretrain.add_arguments(command, words)
         else:
             module.add_arguments(command)
+        command.set_defaults(parser=command)
     return parser
 
 
@@ -55,18 +61,28 @@ def with_dashes(word: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # A character that a terminal cannot show must not end a run.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     words = [with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = build_parser(words).parse_args(words)
+    parser = build_parser(words)
+    args = parser.parse_args(words)
+    if args.command is None:
+        parser.print_help()
+        return 0
     args.words = words
     module, _ = COMMANDS[args.command]
     try:
+        check_numbers(args.parser, args)
         smt_hf.register()
+        quiet()
         return module.run(args) or 0
-    except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and type(error).__name__ != "NonFiniteLossError":
+    except Exception as error:
+        sentence = explained(error, args, flags_of(args.parser))
+        if sentence is None:
             raise  # not the user's doing: a traceback is what a bug report needs
-        first_line = " ".join(str(error).split())
-        print(f"smt-hf {args.command}: error: {first_line}", file=sys.stderr)
+        print(f"smt-hf {args.command}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

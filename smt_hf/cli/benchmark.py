@@ -7,6 +7,8 @@ SMT and of BPTT by length of the context. dmt: a DMT step, beside the official a
 import argparse
 from pathlib import Path
 
+from .flags import add_number
+
 DEFAULT_CONTEXTS = {"decode": [16, 4096], "prefill": [4096], "train": [128, 1024], "dmt": [256]}
 DEFAULT_MODELS = "smt-gru smt-mlp smt-transformer gpt2 mamba torch-gru"
 # Training is that of a preset, on the device that Accelerate would take.
@@ -19,12 +21,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--models", nargs="+", metavar="NAME",
                         help=f"what to measure [{DEFAULT_MODELS}; dmt: smt-transformer]")  # fmt: skip
-    parser.add_argument("--parameters", type=float, default=7e6, help="size to fit the models to [7e6]")
-    parser.add_argument("--context", nargs="+", type=int, metavar="N",
-                        help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
-    parser.add_argument("--tokens", type=int, default=64, help="tokens to generate in one run of decode [64]")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, after one that does not count [5]")
-    parser.add_argument("--threads", type=int, help="threads of one product [as many as cores]")
+    add_number(
+        parser,
+        "--parameters",
+        float,
+        default=7e6,
+        at_least=1,
+        at_most=1e12,
+        help="size to fit the models to [7e6]",
+    )
+    add_number(parser, "--context", int, nargs="+", metavar="N", at_least=1,
+               help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
+    add_number(
+        parser, "--tokens", int, default=64, at_least=1, help="tokens to generate in one run of decode [64]"
+    )
+    add_number(
+        parser, "--repeats", int, default=5, at_least=1, help="rounds, after one that does not count [5]"
+    )
+    add_number(
+        parser, "--threads", int, at_least=1, at_most=1024, help="threads of one product [as many as cores]"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the weights [float32]")  # fmt: skip
     parser.add_argument("--compile", action="store_true",
@@ -35,25 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for name in ("parameters", "tokens", "repeats"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1.")
     contexts = args.context or DEFAULT_CONTEXTS[args.what]
-    if min(contexts) < 1:
-        raise ValueError(f"--context is {min(contexts)}; it must be at least 1.")
     if args.compile and (args.what != "decode" or args.device != "cpu"):
         raise ValueError(f"--compile is for decode on a cpu, not for {args.what} on {args.device}.")
-    if args.output and Path(args.output).exists():
-        raise FileExistsError(f"--output {args.output} exists; name a new file.")
+    from .loading import new_file
+
+    if args.output:
+        new_file("--output", args.output)
 
     import torch
 
     from smt_hf.benchmark.decoding import check_names, measure_decode, measure_prefill, subjects
     from smt_hf.benchmark.measure import describe_machine
 
-    from .loading import quiet
-
-    quiet()
     if args.what in TRAINED:
         return show(args, describe_machine(torch.device("cpu")), trained_rows(args, contexts))
     args.models = args.models or DEFAULT_MODELS.split()
@@ -104,6 +114,7 @@ def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
     }  # fmt: skip
     text = one_entry_a_line(result)
     if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(args.output), text)
     shown = steps_table if args.what in TRAINED else table
     print(text if args.json else shown(rows), end="" if args.json else "\n")

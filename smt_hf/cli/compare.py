@@ -10,8 +10,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from smt_hf.reporting.comparison import (
         comparison_tables,
         equal_budget_table,
@@ -19,8 +17,12 @@ def run(args: argparse.Namespace) -> int:
         read_runs,
     )
 
+    from .loading import new_file, plain_console
+
+    if args.plot:
+        new_file("--plot", args.plot)
     runs = read_runs([Path(path) for path in args.runs])
-    console = Console(highlight=False)
+    console = plain_console()
     for table in comparison_tables(runs):
         console.print(table)
     equal = equal_budget_table(runs)

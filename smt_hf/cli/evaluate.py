@@ -2,26 +2,37 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from smt_hf.runs.spec import DATA_FIELDS
 
-from .flags import add_fields, given_fields
+from .flags import add_fields, add_number, given_fields
 from .loading import add_model_arguments
 
 # Which data to judge on, as `pretrain` names them; without them those that the run was trained on.
 FLAGS = (*DATA_FIELDS, "sequence_length")
+# Help where that of the field tells what training makes of it.
+OF_THE_RUN = {"dataset": "the run's", "text_column": "the run's, else text", "image_column": "the run's",
+              "sequence_length": "the run's"}  # fmt: skip
+TEXTS = {
+    "text_column": "column with the text",
+    "split": "split of --dataset to judge whole; none: what the run held out, of other data the first of "
+    "validation, test and train",
+    "validation_split": "the same as --split, for data that the run was not trained on",
+    "sequence_length": "length of a task, or pixels of an image",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
-    add_fields(parser, FLAGS, {"dataset": "the run's"})
-    parser.add_argument("--max-tokens", type=int, default=65536, help="targets to judge at most [65536]")
-    parser.add_argument(
-        "--horizon", type=int, default=256, help="tokens read from each cold start (text) [256]"
+    add_fields(parser, FLAGS, OF_THE_RUN, TEXTS)
+    add_number(parser, "--max-tokens", int, default=65536, at_least=1, help="targets to judge at most [65536]")
+    add_number(
+        parser, "--horizon", int, default=256, at_least=1, help="tokens read from each cold start (text) [256]"
     )
-    parser.add_argument("--lengths", type=int, nargs="+", help="judge a task at these lengths too")
+    add_number(parser, "--lengths", int, nargs="+", at_least=1, help="judge a task at these lengths too")
     parser.add_argument(
         "--images", metavar="PNG", type=Path,
         help="of an image model: draw images from nothing, validation images, and their upper halves completed",
@@ -37,17 +48,19 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.experiments.measure import data_to_judge, measure
     from smt_hf.runs.spec import checked
 
-    from .loading import load_model, quiet, record_of
+    from .loading import load_model, new_file, record_of
 
-    quiet()
-    for name in ("horizon", "max_tokens"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1.")
-    record = record_of(args.model)
+    if args.images:
+        new_file("--images", args.images)
+    record, certain = record_of(args.model)
     given = checked(given_fields(args, FLAGS))
     asked_length = given.pop("sequence_length", None)
     length = asked_length or (record.sequence_length if record else None)
     named, held_out = data_to_judge(record, given)
+    if not certain:
+        logging.getLogger("smt_hf").warning(
+            "the run.json of %s could not be had: data that it was trained on would be judged too", args.model
+        )
     kind = data_kind(named["dataset"], named.get("image_column"))
     if asked_length and kind == "text":
         raise ValueError(

@@ -1,16 +1,51 @@
 """Flags for the fields of a `RunSpec`: their names, their help, and what was given of them."""
 
 import argparse
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from smt_hf.runs.arguments import check_fields, option
 from smt_hf.runs.spec import FIELDS, RunSpec, flag, kinds_of, load_preset, preset_names
 
 
-def add_fields(parser: argparse.ArgumentParser, names: Iterable[str], values: dict[str, Any]) -> None:
+def add_number(parser: argparse.ArgumentParser, name: str, kind: type, **options: Any) -> None:
+    """A flag that is a number, or several. Limits among the options are those of `option`: `check_numbers`."""
+    limits = {
+        limit: options.pop(limit) for limit in ("at_least", "above", "below", "at_most") if limit in options
+    }
+    action: Any = parser.add_argument(name, type=kind, **options)
+    action.limits = limits
+
+
+def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raise ValueError for the first number that is out of the range of its flag, or no number at all."""
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if hasattr(action, "limits") and value is not None:
+            field = (action.dest, action.type, option(dataclasses.MISSING, "", **action.limits))
+            number = dataclasses.make_dataclass("Number", [field])
+            for one in value if isinstance(value, list) else [value]:
+                check_fields(number(one))
+
+
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """The flags of a command, by the name of what they set."""
+    return {a.dest: a.option_strings[-1 if len(a.option_strings[0]) == 2 else 0]
+            for a in parser._actions if a.option_strings}  # fmt: skip
+
+
+def add_fields(
+    parser: argparse.ArgumentParser,
+    names: Iterable[str],
+    values: Mapping[str, Any],
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """One flag for each field, in groups. values: what will hold where nothing is given, for the help.
+
+    texts: help that differs from that of the field, which speaks of training.
 
     Words are taken as they are: `RunSpec` reads them, and says in one sentence what is wrong with them.
     """
@@ -22,7 +57,7 @@ def add_fields(parser: argparse.ArgumentParser, names: Iterable[str], values: di
             groups[title] = parser.add_argument_group(title)
         holds = values.get(name, field.default)
         shown = "" if holds is None or not isinstance(holds, str | int | float) else f" [{holds}]"
-        text = (field.metadata["help"] + shown).replace("%", "%%")
+        text = ((texts or {}).get(name, field.metadata["help"]) + shown).replace("%", "%%")
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         if bool in kinds_of(RunSpec, name):
             parser_action: Any = argparse.BooleanOptionalAction

@@ -2,34 +2,44 @@
 
 import argparse
 
+from .flags import add_number
 from .loading import add_model_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--prompt", required=True, help="text to continue")
-    parser.add_argument("--max-new-tokens", type=int, default=200, help="tokens to add [200]")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the most probable [0.8]")
-    parser.add_argument("--top-k", type=int, default=50, help="sample from the k most probable; 0: all [50]")
-    parser.add_argument("--top-p", type=float, default=1.0, help="sample from this much probability [1.0]")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling [0]")
+    add_number(
+        parser, "--max-new-tokens", int, default=200, at_least=1, at_most=2**31, help="tokens to add [200]"
+    )
+    add_number(
+        parser, "--temperature", float, default=0.8, at_least=0, help="0: always the most probable [0.8]"
+    )
+    add_number(
+        parser, "--top-k", int, default=50, at_least=0, at_most=2**31,
+        help="sample from the k most probable; 0: all [50]",
+    )  # fmt: skip
+    add_number(
+        parser,
+        "--top-p",
+        float,
+        default=1.0,
+        at_least=0,
+        above=0,
+        at_most=1,
+        help="sample from this much probability [1.0]",
+    )
+    add_number(parser, "--seed", int, default=0, at_least=0, at_most=2**63 - 1, help="of the sampling [0]")
 
 
 def run(args: argparse.Namespace) -> int:
     import torch
     from transformers import TextStreamer
 
-    from .loading import load_model, quiet
+    from .loading import load_model
 
-    quiet()
     if not args.prompt:
         raise ValueError("--prompt is empty; give at least one character to continue.")
-    if args.temperature < 0:
-        raise ValueError(f"--temperature is {args.temperature}; it must be 0 or more.")
-    if not 0 < args.top_p <= 1:
-        raise ValueError(f"--top-p is {args.top_p}; it must be above 0 and at most 1.")
-    if args.max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
     model, tokenizer = load_model(args)
     try:
         inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)

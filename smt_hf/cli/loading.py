@@ -11,6 +11,10 @@ from typing import Any
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a run, or a repository on the Hub")
     parser.add_argument("--cell", help="module:Class of the model's cell, if it is one of your own")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true",
+        help="run the code that a tokenizer brings, if it is one of its own; the model's own code is never run",
+    )  # fmt: skip
 
 
 def check_model_path(model: str) -> None:
@@ -24,52 +28,77 @@ def check_model_path(model: str) -> None:
 
 
 def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer). Weights come from safetensors only."""
+    """(model in eval mode, tokenizer), as the arguments of `add_model_arguments` name them; nothing made up."""
     import torch
-    from transformers import AutoTokenizer
 
     from smt_hf import SMTForCausalLM
+    from smt_hf.data import load_tokenizer
     from smt_hf.runs.own_cell import use_cell
+    from smt_hf.runs.weights import load_whole
 
     if args.cell:
         use_cell(args.cell)
     check_model_path(args.model)
-    try:
-        model = SMTForCausalLM.from_pretrained(args.model, use_safetensors=True)
-    except OSError as error:
-        raise ValueError(f"model {args.model!r} cannot be loaded: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    moved: Any = model
-    moved.to(device).eval()
-    return model, AutoTokenizer.from_pretrained(args.model)
+    model = load_whole(SMTForCausalLM, args.model, "smt")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    # A folder may be called "byte", which alone names a tokenizer.
+    name = os.path.abspath(args.model) if Path(args.model).exists() else args.model
+    return model, load_tokenizer(name, args.trust_remote_code)
 
 
-def record_of(model: str) -> Any:
-    """The record of a run folder, or the one that a model on the Hub was pushed with; None without one."""
+def record_of(model: str) -> tuple[Any, bool]:
+    """(the record of a run folder, or the one that a model on the Hub was pushed with; None without one,
+    whether that is certain: without a network nobody knows what lies on the Hub).
+    """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     from smt_hf.runs.record import FILE, RunRecord
 
     check_model_path(model)
     if Path(model).exists():
-        return RunRecord.read(model)
+        return RunRecord.read(model), True
     try:
-        return RunRecord.read(Path(hf_hub_download(model, FILE)).parent)
-    except (EntryNotFoundError, RepositoryNotFoundError, OSError):  # not there, or not to be had: no network
-        return None
+        return RunRecord.read(Path(hf_hub_download(model, FILE)).parent), True
+    except LocalEntryNotFoundError:
+        return None, False
+    except (EntryNotFoundError, RepositoryNotFoundError):
+        return None, True
+    except OSError:
+        return None, False
+
+
+def plain_console() -> Any:
+    """A console for tables that takes names as they are: brackets and colons in them are no markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def new_file(name: str, path: str | Path) -> Path:
+    """The path that a flag names for an output. Raises OSError for one that exists, or cannot be made."""
+    path = Path(path)
+    if os.path.lexists(path):
+        raise FileExistsError(f"{name} {path} exists; name a new file.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise PermissionError(f"{name} {path} cannot be written into {above}; name another file.")
+    return path
 
 
 class ToStandardError(logging.Handler):
     """Prints what the package logs, one line each, on whatever standard error is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        from smt_hf.hub.tokens import masked
+
+        print(masked(self.format(record)), file=sys.stderr)
 
 
 def quiet() -> None:
     """No progress bars of other libraries between our own lines, and our own log on standard error."""
-    # Both are read when `datasets` is first imported.
+    # They are read when the library is first imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     ours = logging.getLogger("smt_hf")

@@ -40,9 +40,6 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.pretraining.assembly import build
     from smt_hf.pretraining.stops import Interrupted
 
-    from .loading import quiet
-
-    quiet()
     trainer = build(spec_of(args), ["smt-hf", *args.words])
     try:
         record = trainer.train(resume=args.resume)

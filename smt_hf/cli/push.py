@@ -31,14 +31,16 @@ def run(args: argparse.Namespace) -> int:
         return run_code_only(args)
     if args.folder is None:
         raise ValueError("RUN_DIR is missing; give the folder of a finished run, or --code-only.")
-    from smt_hf.hub.push import class_stays_behind, files_to_upload, push
+    from smt_hf.hub.push import check_content, class_stays_behind, files_to_upload, push
     from smt_hf.runs.record import RunRecord
 
     teacher = not args.without_teacher
     if not args.dry_run:
         print(push(args.folder, args.repo_id, args.private, args.revision, teacher))
         return 0
-    list_files(files_to_upload(args.folder, teacher), args.folder, args.repo_id)
+    files = files_to_upload(args.folder, teacher)
+    check_content(args.folder, files)
+    list_files(files, args.folder, args.repo_id)
     if notice := class_stays_behind(RunRecord.of_finished(args.folder).cell):
         print(notice)
     return 0

@@ -6,6 +6,8 @@ from typing import Any
 
 from smt_hf.runs.spec import RunSpec
 
+from .flags import add_number
+
 # Everything fits into ten minutes on two CPU cores: three cells on text, one cell twice on retrieval.
 TEXT_CELLS = ("gru", "mlp", "transformer")
 TEXT_MINUTES = 1.0
@@ -25,9 +27,9 @@ PROMPT = "The value of "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", default="runs/quickstart", help="folder for the runs [runs/quickstart]")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget by this [1.0]")
+    add_number(parser, "--scale", float, default=1.0, above=0, help="multiply every budget by this [1.0]")
     parser.add_argument("--preset", default="small", help="sizes of the models [small]")
-    parser.add_argument("--seed", type=int, default=0, help="of every run [0]")
+    add_number(parser, "--seed", int, default=0, at_least=0, at_most=2**40, help="of every run [0]")
 
 
 def plan(args: argparse.Namespace) -> dict[str, RunSpec]:
@@ -50,23 +52,20 @@ def run(args: argparse.Namespace) -> int:
     import shlex
     import time
 
-    from rich.console import Console
-
     from smt_hf.pretraining.assembly import build
     from smt_hf.pretraining.stops import Interrupted
 
     from . import compare, pretrain
-    from .loading import quiet
+    from .loading import plain_console
 
     began = time.perf_counter()
     folder = Path(args.output_dir)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"output folder {folder} is not empty; choose another with --output-dir.")
-    console = Console(highlight=False)
+    console = plain_console()
     runs = plan(args)
-    quiet()
     for spec in runs.values():
-        console.print(f"\n[bold]{shlex.join(spec.command())}[/bold]", soft_wrap=True)
+        console.print(f"\n{shlex.join(spec.command())}", soft_wrap=True, style="bold")
         try:
             print(pretrain.summary(build(spec).train()))
         except Interrupted as stop:
@@ -78,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     folders = [str(folder / name) for name in runs]
     compare.run(argparse.Namespace(runs=folders, plot=str(plot)))
     for cell in TEXT_CELLS:
-        console.print(f"\n[bold]{cell}[/bold] continues “{PROMPT}”:")
-        console.print(sample(folder / f"text-{cell}", args.seed), markup=False)
+        console.print(f"\n{cell} continues “{PROMPT}”:", style="bold")
+        console.print(sample(folder / f"text-{cell}", args.seed))
     console.print(f"\nlearning curves: {plot}")
     console.print(f"runs, each with its model card (README.md): {folder}/")
     console.print(f"took {(time.perf_counter() - began) / 60:.1f} minutes")

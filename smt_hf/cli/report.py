@@ -74,12 +74,12 @@ def update_pages(folder: Path, studies: list[Any], paths: list[Path]) -> int:
 
 
 def draw(folder: Path, studies: list[Any]) -> int:
-    from rich.console import Console
-
     from smt_hf.experiments.recipes import EXPERIMENTS
     from smt_hf.reporting.console import results_tables
 
-    console = Console(highlight=False)
+    from .loading import plain_console
+
+    console = plain_console()
     for study in studies:
         for table in results_tables(study.rows):
             console.print(table)
@@ -90,8 +90,8 @@ def draw(folder: Path, studies: list[Any]) -> int:
             "the pictures need matplotlib; install it with pip install 'smt-hf[report]'."
         ) from error
     from smt_hf.reporting import model_pictures, speed, training_pictures
-    from smt_hf.reporting.drawing import pictures_of, save_png
-    from smt_hf.reporting.page import page
+    from smt_hf.reporting.drawing import is_ours, pictures_of, save_png
+    from smt_hf.reporting.page import MARK, page
     from smt_hf.runs.files import write_atomic
 
     benchmarks = speed.read_benchmarks(folder)  # everything is read before anything is written
@@ -105,9 +105,16 @@ def draw(folder: Path, studies: list[Any]) -> int:
         for picture in pictures
     }
     files |= {folder / f"{name}.png": picture for name, (_, picture) in clocked.items() if picture is not None}
+    text = page(drawn, clocked, {name: one.about for name, one in EXPERIMENTS.items()})
+    others = [path for path in files if path.is_file() and not is_ours(path)]
+    target = folder / PAGE
+    if target.is_file() and MARK not in target.read_text(encoding="utf-8", errors="replace")[:2000]:
+        others.append(target)
+    if others:
+        raise FileExistsError(f"{others[0]} exists and no report of smt-hf drew it; move it away.")
     for path, picture in files.items():
         save_png(picture, path)
-    write_atomic(folder / PAGE, page(drawn, clocked, {name: one.about for name, one in EXPERIMENTS.items()}))
+    write_atomic(target, text)
     console.print(f"{len(files)} pictures beside the results, and all of it on one page:")
-    console.print(f"{folder / PAGE}", soft_wrap=True)
+    console.print(f"{target}", soft_wrap=True)
     return 0

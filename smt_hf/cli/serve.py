@@ -1,10 +1,15 @@
 """Serve a model on an OpenAI-compatible API: completions, and chat where the tokenizer has a chat template."""
 
 import argparse
+import errno
+import socket
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from .flags import add_number
 from .loading import add_model_arguments
 
 NEEDED = ("fastapi", "openai", "pydantic", "uvicorn")
@@ -19,33 +24,120 @@ REFUSE_CHAT = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--host", default="localhost", help="address to listen on [localhost]")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on [8000]")
+    add_number(parser, "--port", int, default=8000, at_least=1, at_most=65535, help="port to listen on [8000]")
+    parser.add_argument(
+        "--allowed-hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names beside --host that clients may ask by",
+    )
+    add_number(parser, "--max-tokens", int, default=4096, at_least=1, help="most tokens of an answer [4096]")
+    add_number(
+        parser, "--max-prompt", int, default=131072, at_least=1, at_most=2**31,
+        help="most tokens of a prompt [131072]",
+    )  # fmt: skip
+    add_number(
+        parser, "--max-seconds", float, default=300.0, above=0, at_least=0, at_most=1e9,
+        help="most seconds of writing an answer [300]",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"serving needs {', '.join(missing)}; run: pip install 'smt-hf[serve]'.")
-    if not 0 < args.port < 65536:
-        raise ValueError(f"--port is {args.port}; it must be between 1 and 65535.")
-    from smt_hf.runs.own_cell import use_cell
+    from smt_hf.serving.gate import LOCAL, Gate, Limits
 
-    from .loading import check_model_path
+    from .loading import check_model_path, load_model
 
-    if args.cell:
-        use_cell(args.cell)
     check_model_path(args.model)
-    import torch
+    sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
+    model, tokenizer = load_model(args)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = REFUSE_CHAT
+    # The API's default is to sample; `temperature` would be ignored otherwise, and 0 is greedy.
+    if model.generation_config.do_sample is None:
+        model.generation_config.do_sample = True
+    limits = Limits(tokens=args.max_tokens, prompt=args.max_prompt, seconds=args.max_seconds)
+    hosts = [*LOCAL, args.host, *args.allowed_hosts]
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer(text)["input_ids"])
+
+    server = server_of(args.model, model, tokenizer)
+    gate = Gate(server.server.config.app, args.model, hosts, limits, count_tokens)
+    model.generate = answered(model.generate, gate)
+    server.server.config.app = gate
+    # Ctrl-C does not wait for answers that are being written.
+    server.server.config.timeout_graceful_shutdown = 1
+    print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
+    try:
+        server.server.run(sockets=sockets)
+    finally:
+        for asked in gate.requests.values():
+            asked.gone.set()
+        server.reset_loaded_models()  # a timer of it would keep the process alive
+    return 0
+
+
+def listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets on all addresses of a name. Raises OSError for a port in use, and for what is no address here."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise OSError(f"--host {host} is no address; use localhost, or one of this machine.") from None
+    sockets, refused = [], None
+    for family, kind, protocol, _, address in found:
+        try:
+            one = socket.socket(family, kind, protocol)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen()
+        except OSError as error:
+            refused = error
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(
+                    f"--port {port} of {host} is in use; choose another, or end what uses it."
+                ) from None
+        else:
+            sockets.append(one)
+    if not sockets:
+        raise OSError(f"--host {host} with --port {port} cannot be listened on: {refused}.")
+    return sockets
+
+
+def server_of(name: str, model: Any, tokenizer: Any) -> Any:
+    """The server of `transformers`, not started, with this model and no other."""
     import transformers
     from fastapi import Request
     from fastapi.responses import JSONResponse
     from jinja2 import TemplateError
     from transformers.cli.serve import Serve
+    from transformers.cli.serving import model_manager
 
     from smt_hf import SMTForCausalLM
+    from smt_hf.serving.gate import REQUEST
 
     # The server looks a model's class up by its name, in `transformers` alone.
     transformers.SMTForCausalLM = SMTForCausalLM  # type: ignore[attr-defined]
+
+    class Loaded(model_manager.ModelManager):  # type: ignore[misc, valid-type]
+        """Has the model that `load_model` read and checked."""
+
+        def _load_processor(self, *_: Any, **__: Any) -> Any:
+            return tokenizer
+
+        def _load_model(self, *_: Any, **__: Any) -> Any:
+            return model
+
+        def get_gen_models(self, *_: Any) -> list[dict[str, Any]]:
+            """Clients ask for the list before anything else; by itself it names what the Hub's cache holds."""
+            return [{"id": name, "object": "model", "created": 0, "owned_by": "smt-hf"}]
+
+        list_models = get_gen_models
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         """A request that the model or its tokenizer cannot take is the client's error, not the server's."""
@@ -53,24 +145,67 @@ def run(args: argparse.Namespace) -> int:
         return JSONResponse({"error": body}, status_code=400)
 
     class Server(Serve):
-        def start_server(self):
-            """Called with the model loaded and all routes made: what is different here, then serve."""
-            manager: Any = self._model_manager
-            (loaded,) = manager.loaded_models.values()
-            if loaded.processor.chat_template is None:
-                loaded.processor.chat_template = REFUSE_CHAT
-            # The API's default is to sample; `temperature` would be ignored otherwise, and 0 is greedy.
-            if loaded.model.generation_config.do_sample is None:
-                loaded.model.generation_config.do_sample = True
-            # Clients ask for the list before anything else; by itself it names what the Hub's cache holds.
-            entry = {"id": args.model, "object": "model", "created": 0, "owned_by": "smt-hf"}
-            manager.get_gen_models = lambda: [entry]
-            app: Any = self.server.config.app
-            for error in (ValueError, TemplateError):
-                app.add_exception_handler(error, refuse)
-            print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
-            self.server.run()
+        def start_server(self) -> None:
+            """Called when all routes are made: it starts later, behind the gate."""
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    Server(args.model, device=device, host=args.host, port=args.port, non_blocking=True)
-    return 0
+    before = model_manager.ModelManager
+    model_manager.ModelManager = Loaded
+    try:
+        server: Any = Server(name, device=str(model.device), non_blocking=True)
+    finally:
+        model_manager.ModelManager = before
+    app: Any = server.server.config.app
+    for error in (ValueError, TemplateError):
+        app.add_exception_handler(error, refuse)
+    for handler in (server._completion_handler, server._chat_handler):
+        handler._validate_request = lambda body: None  # the gate did
+        handler._build_generation_config = handing_on(handler._build_generation_config, REQUEST)
+    return server
+
+
+def handing_on(build: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`_build_generation_config` of a handler, which hands the request on to `answered`."""
+
+    def handed_on(body: dict[str, Any], *args: Any, **options: Any) -> Any:
+        config = build(body, *args, **options)
+        setattr(config, name, body[name])
+        return config
+
+    return handed_on
+
+
+def answered(generate: Callable[..., Any], gate: Any) -> Callable[..., Any]:
+    """`model.generate` for one request after another, each with its seed and limits, while its client stays."""
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
+
+    from smt_hf.serving.gate import REQUEST, Asked
+
+    class Limit(StoppingCriteria):
+        def __init__(self, asked: Asked):
+            self.asked, self.end = asked, time.monotonic() + gate.limits.seconds
+
+        def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+            if self.asked.gone.is_set():
+                raise ValueError("the client left.")
+            if time.monotonic() > self.end:
+                raise ValueError(
+                    f"the answer took more than {gate.limits.seconds:g} seconds; ask for fewer tokens."
+                )
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def generate_for(*args: Any, generation_config: Any, tokenizer: Any, **inputs: Any) -> Any:
+        # A client that left while it waited is no longer among the requests.
+        asked = gate.requests.get(generation_config.__dict__.pop(REQUEST))
+        if asked is None or asked.gone.is_set():
+            raise ValueError("the client left.")
+        if (count := inputs["input_ids"].shape[-1]) > gate.limits.prompt:
+            raise ValueError(f"the prompt has {count:,} tokens; this server reads {gate.limits.prompt:,}.")
+        torch.manual_seed(asked.seed)
+        criteria = StoppingCriteriaList([Limit(asked)])
+        if stops := generation_config.stop_strings:
+            criteria.append(StopStringCriteria(tokenizer, stops))
+            generation_config.stop_strings = None
+        return generate(*args, generation_config=generation_config, stopping_criteria=criteria, **inputs)
+
+    return generate_for

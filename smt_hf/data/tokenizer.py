@@ -85,18 +85,25 @@ def symbol_tokenizer(symbols: Sequence[str]) -> PreTrainedTokenizerBase:
     )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """`"byte"`, a folder written by `save_pretrained`, or a tokenizer's name on the Hub.
 
-    Raises ValueError where the name leads to no tokenizer. Code from the Hub is never run.
+    trust_remote_code: run the code that a tokenizer brings, if it needs any; nobody is asked.
+
+    Raises ValueError where the name leads to no tokenizer, and for one that needs code which is not trusted.
     """
     if name == "byte":
         return byte_tokenizer()
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # `tokenizers` raises nothing more special for files that are damaged
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"the tokenizer of {name!r} is code of its own, which is not run; read that code, then load it "
+                f"with trust_remote_code (commands that take a model: --trust-remote-code)."
+            ) from None
         folder = Path(name)
         place = "the Hub did not give one"
         if folder.is_dir():

@@ -81,4 +81,6 @@ def save_grid(rows: list[np.ndarray], grey_levels: int, path: Path) -> None:
             y, x = GAP + i * down, GAP + j * right
             grid[y : y + height * zoom, x : x + width * zoom] = shown
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid).save(path, format="PNG")
+    part = path.with_name(f".{path.name}.part")  # whole or absent
+    Image.fromarray(grid).save(part, format="PNG")
+    part.replace(path)

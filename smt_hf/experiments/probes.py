@@ -24,9 +24,10 @@ from smt_hf.evaluation.images import sample_images
 from smt_hf.evaluation.memory_map import memory_map
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
 from smt_hf.runs.files import write_atomic
 from smt_hf.runs.record import RunRecord
+from smt_hf.runs.weights import load_whole
 
 FORMAT = 1
 FILE = "probes.json"
@@ -52,10 +53,10 @@ def probe(folder: Path) -> dict[str, Any]:
     A cell of one's own has to be registered. Raises ValueError for a folder without a finished run.
     """
     record = RunRecord.of_finished(folder)
-    model = SMTForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
+    model = load_whole(SMTForCausalLM, folder, "smt")
     teacher = None
     if (folder / "teacher").is_dir():
-        teacher = SMTTeacher.from_pretrained(folder / "teacher", use_safetensors=True).eval()
+        teacher = load_whole(SMTTeacher, folder / "teacher", SMTTeacherConfig.model_type)
     named = record.data
     is_text = record.data_kind == "text"
     data = load_data(

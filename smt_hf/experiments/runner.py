@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smt_hf.data import load_tokenizer
 from smt_hf.data.tasks import is_task, make_task
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining.assembly import build
@@ -16,6 +17,7 @@ from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.record import RunRecord
 from smt_hf.runs.results import FILE, read_results, rows_of_run, write_results
 from smt_hf.runs.spec import RunSpec, make_spec
+from smt_hf.runs.weights import load_whole
 
 from .measure import measure
 from .probes import write_probes
@@ -87,11 +89,8 @@ def train(spec: RunSpec, resume: bool) -> RunRecord:
 
 def evaluate(name: str, folder: Path, run: Run, record: RunRecord) -> list[dict[str, Any]]:
     """Test a finished run at the lengths of its recipe, as `smt-hf evaluate` does."""
-    from transformers import AutoTokenizer
-
     path = folder / run.name
-    model: Any = SMTForCausalLM.from_pretrained(path, use_safetensors=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    model, tokenizer = load_whole(SMTForCausalLM, path, "smt"), load_tokenizer(str(path.absolute()))
     data: Any
     data, metrics = measure(
         model, tokenizer, record.data, sequence_length=record.sequence_length, lengths=run.tested

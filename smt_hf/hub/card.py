@@ -10,13 +10,13 @@ from smt_hf.data.kinds import METRICS, bits_per_byte, in_words
 from smt_hf.models.library_names import TESTED_TRANSFORMERS
 from smt_hf.runs.record import RunRecord
 
-from .push import class_stays_behind
+from .push import class_stays_behind, python_text
 
 CARD = """\
 # {title}
 
-A recurrent language model ({parameters:,} parameters, `{cell}` cell) whose whole state is {state_bytes:,} bytes
-per sequence, after ten tokens or a million. It was trained on `{dataset}` {how}.
+A recurrent language model ({parameters:,} parameters, {cell} cell) whose whole state is {state_bytes:,} bytes
+per sequence, after ten tokens or a million. It was trained on {dataset} {how}.
 
 ## Use
 
@@ -26,8 +26,8 @@ With smt-hf installed:
 import smt_hf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{path}")
-tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForCausalLM.from_pretrained({path})
+tokenizer = AutoTokenizer.from_pretrained({path})
 ```
 
 Without it, the code beside the weights does the same, with `transformers` {tested}:
@@ -35,14 +35,14 @@ Without it, the code beside the weights does the same, with `transformers` {test
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{path}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{path}", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained({path}, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained({path}, trust_remote_code=True)
 ```
 {own_cell}
 Generate, in constant memory however long the text grows:
 
 ```python
-inputs = tokenizer("{prompt}", return_tensors="pt")
+inputs = tokenizer({prompt}, return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=100, do_sample=True, temperature=0.8)
 print(tokenizer.decode(output[0]))
 ```
@@ -52,11 +52,11 @@ Read once, keep the state in a file, go on from it later:
 ```python
 import torch
 
-state = model(**tokenizer("{prompt}", return_tensors="pt"), logits_to_keep=1, use_cache=True).cache
+state = model(**tokenizer({prompt}, return_tensors="pt"), logits_to_keep=1, use_cache=True).cache
 model.save_state(state, "read.safetensors")
 
 state = model.load_state("read.safetensors")
-more = tokenizer("{more}", return_tensors="pt").input_ids
+more = tokenizer({more}, return_tensors="pt").input_ids
 seen = torch.ones(1, state.get_seq_length() + more.shape[1], dtype=torch.long)
 output = model.generate(more, attention_mask=seen, cache=state, max_new_tokens=40)
 print(tokenizer.decode(output[0]))
@@ -67,7 +67,7 @@ Fine-tune, by backpropagation through time (`Trainer` needs `accelerate`):
 ```python
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-texts = ["{prompt}"] * 8  # yours
+texts = [{prompt}] * 8  # yours
 model.config.bptt_truncation = 64  # the gradient stops after so many tokens
 trainer = Trainer(
     model=model,
@@ -92,9 +92,7 @@ Free-running from a cold start: the model reads validation text by itself, with 
 {samples}
 ## How it was made
 
-```
 {command}
-```
 
 {facts}
 
@@ -142,27 +140,51 @@ def write_card(folder: Path, record: RunRecord) -> None:
     own_cell = class_stays_behind(cell)
     last = "+bptt" * any(phase["name"] == "bptt" for phase in record.phases)
     body = CARD.format(
-        title=title(record),
+        title=in_prose(title(record)),
         tested=" or ".join(TESTED_TRANSFORMERS),
         parameters=record.parameters,
-        cell=cell,
+        cell=code_span(cell),
         state_bytes=record.state_bytes,
-        dataset=dataset_name(record),
+        dataset=code_span(dataset_name(record)),
         how=HOW["bptt" if record.method == "bptt" else "smt" + last],
-        path=record.hub_name,
-        prompt=prompt or "The ",
-        more=" ".join(prompt.split()[:2]) or "next ",
-        own_cell=f"\n{own_cell[0].upper()}{own_cell[1:]}\n" if own_cell else "",
+        path=python_text(record.hub_name),
+        prompt=python_text(prompt or "The "),
+        more=python_text(" ".join(prompt.split()[:2]) or "next "),
+        own_cell=f"\n{own_cell[0].upper()}{in_prose(own_cell[1:])}\n" if own_cell else "",
         seed=record.seed,
         results=results_table(record),
         state_table="\n".join(state_row(record, n) for n in (1_000, 32_000, 1_000_000)),
         samples=samples_section(record.samples),
-        command=shlex.join(record.command),
-        facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact is not None),
+        command=fenced(shlex.join(record.command)),
+        facts="\n".join(f"- {name}: {in_prose(fact)}" for name, fact in facts.items() if fact is not None),
     )
     temporary = folder / ".README.md.part"
     temporary.write_text(metadata + body, encoding="utf-8")
     temporary.replace(folder / "README.md")
+
+
+def in_prose(text: object) -> str:
+    """A name or a figure on one line of Markdown, without being markup."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", "".join(c if c.isprintable() else "�" for c in line))
+
+
+def code_span(text: str) -> str:
+    """A name as code within a line, whatever backticks it holds."""
+    line = " ".join(text.split())
+    ticks = "`" * (longest_run(line) + 1)
+    space = " " * (line[:1] == "`" or line[-1:] == "`")
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def fenced(text: str) -> str:
+    """A block of code, whatever fence it holds."""
+    fence = "`" * max(3, longest_run(text) + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def title(record: RunRecord) -> str:

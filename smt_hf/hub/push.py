@@ -1,5 +1,7 @@
 """Upload a finished run to the Hub: everything checked first, then one commit."""
 
+import ast
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +11,12 @@ from typing import Any
 from smt_hf.models.cells import CELLS
 from smt_hf.runs.config import read_json
 from smt_hf.runs.record import RunRecord
+from smt_hf.runs.weights import check_numbers, load_whole
+
+from .tokens import masked
 
 # What a reader of the repository uses. Checkpoints, metrics and whatever else lies in the folder stay there.
-MODEL = ["config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "*.py"]
+MODEL = ["config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 TOKENIZER = [
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja"),
@@ -31,7 +36,7 @@ logger = logging.getLogger(__name__)
 def files_to_upload(folder: Path, teacher: bool = True) -> list[Path]:
     """The files of a finished run that are uploaded, sorted. Hidden files never are.
 
-    Raises ValueError for a folder without a finished run.
+    Raises ValueError for a folder without a finished run, and for a link that leads out of it.
     """
     record = RunRecord.read(folder)
     if record is None:
@@ -41,13 +46,52 @@ def files_to_upload(folder: Path, teacher: bool = True) -> list[Path]:
     found = {path for pattern in UPLOADED for path in folder.glob(pattern)}
     if teacher:
         found |= {path for pattern in MODEL for path in (folder / "teacher").glob(pattern)}
+    found |= code_of(folder)
     files = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    inside = folder.resolve()
+    if outside := [path for path in files if not path.resolve().is_relative_to(inside)]:
+        raise ValueError(
+            f"{outside[0]} is a link to {outside[0].resolve()}, outside the run; put a copy there."
+        )
     names = {path.name for path in files if path.parent == folder}
     if missing := {"config.json", "README.md"} - names:
         raise ValueError(f"the run in {folder} lacks {', '.join(sorted(missing))}; train it again.")
     if not names & {"model.safetensors", "model.safetensors.index.json"}:
         raise ValueError(f"the run in {folder} lacks model.safetensors; train it again.")
     return files
+
+
+def code_of(folder: Path) -> set[Path]:
+    """The code that `config.json` names, and what it imports from beside it; no other file of Python."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    names = config.get("auto_map") or {}
+    waiting = {str(name).split(".")[0] for name in names.values()} if isinstance(names, dict) else set()
+    found: set[Path] = set()
+    while waiting:
+        path = folder / f"{waiting.pop()}.py"
+        if path in found or path.parent != folder or not path.is_file():
+            continue
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} is no Python ({error}); train the run again.") from None
+        imported = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1)
+        waiting |= {node.module.split(".")[0] for node in imported if node.module}
+    return found
+
+
+def check_content(folder: Path, files: list[Path]) -> None:
+    """Raise ValueError for a token of the user in one of the files, and for weights that are not whole."""
+    from smt_hf.models.modeling_smt import SMTForCausalLM
+
+    refuse_token(files)
+    if read_json(folder / "config.json").get("cell", "gru") in CELLS:
+        load_whole(SMTForCausalLM, folder, "smt")
+    else:  # a class of one's own, which need not be there
+        check_numbers(folder)
+    if any(path.parent.name == "teacher" and path.suffix == ".safetensors" for path in files):
+        check_numbers(folder / "teacher")
 
 
 def class_stays_behind(cell: str) -> str | None:
@@ -143,7 +187,7 @@ def push(
 
     files = files_to_upload(folder, teacher)
     record, config = RunRecord.of_finished(folder), read_json(folder / "config.json")
-    refuse_token(files)
+    check_content(folder, files)
     full_name = check_access(config, repo_id, private, revision)
     if notice := class_stays_behind(record.cell):
         logger.warning(notice)
@@ -153,9 +197,8 @@ def push(
         try:
             ModelCard(text).validate()
         except (ValueError, YAMLError) as error:
-            raise ValueError(
-                f"the Hub refuses the metadata of {folder / 'README.md'}: {' '.join(str(error).split())}"
-            ) from error
+            said = masked(" ".join(str(error).split()))
+            raise ValueError(f"the Hub refuses the metadata of {folder / 'README.md'}: {said}") from error
         # None leaves an organisation's default alone; False would ask for a public repository.
         address = api.create_repo(full_name, private=private or None, exist_ok=True)
         if revision is not None:
@@ -177,7 +220,14 @@ def push(
 
 def address_snippets(card: str, record: RunRecord, repo_id: str) -> str:
     """The card, its snippets loading from the repository instead of the folder's name."""
-    return card.replace(f'from_pretrained("{record.hub_name}"', f'from_pretrained("{repo_id}"')
+    return card.replace(
+        f"from_pretrained({python_text(record.hub_name)}", f"from_pretrained({python_text(repo_id)}"
+    )
+
+
+def python_text(text: str) -> str:
+    """The text as Python writes it between double quotes, on one line."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def refuse_token(files: list[Path]) -> None:
@@ -216,8 +266,8 @@ def plain_errors(repo_id: str) -> Iterator[None]:
             raise PermissionError(
                 f"your token may not write to {repo_id}; push to a repository of your own."
             ) from error
-        answer = f"the Hub answered {status} ({error.server_message or 'no reason given'})"
+        answer = f"the Hub answered {status} ({masked(error.server_message or 'no reason given')})"
         raise ConnectionError(f"{answer}; {whole.format(repo_id)}") from error
     except (HTTPError, RuntimeError) as error:  # RuntimeError: how the library reports a broken upload
-        answer = f"the connection to the Hub failed ({error.__cause__ or error})"
+        answer = f"the connection to the Hub failed ({masked(str(error.__cause__ or error))})"
         raise ConnectionError(f"{answer}; {whole.format(repo_id)}") from error

@@ -151,5 +151,10 @@ def plot_learning_curves(runs: Sequence[Run], path: Path) -> None:
         row[0].legend(fontsize=8)
     figure.suptitle("Free-running from a cold start while training")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    part = path.with_name(f".{path.name}.part")  # whole or absent
+    try:
+        figure.savefig(part, dpi=120, format=path.suffix[1:] or "png")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        plt.close(figure)

@@ -131,8 +131,17 @@ def pictures_of(study: Study, draw: Iterable[Callable[[Study], Picture | None]])
 def save_png(picture: Picture, path: Path) -> None:
     """Transparent, so that one file stands on light and on dark pages."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")  # whole or absent
     with rc_context(STYLE):
-        picture.figure.savefig(path, format="png", dpi=150, transparent=True)
+        picture.figure.savefig(part, format="png", dpi=150, transparent=True)
+    part.replace(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a PNG is one that matplotlib drew, as all of ours are, and no other file of that name."""
+    with open(path, "rb") as file:
+        head = file.read(256)
+    return head.startswith(b"\x89PNG") and b"Matplotlib" in head
 
 
 def inline_svg(picture: Picture, salt: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from smt_hf.runs.files import one_entry_a_line, write_atomic
-from smt_hf.runs.results import COLUMNS, FILE, FORMAT
+from smt_hf.runs.results import COLUMNS, FILE, FORMAT, from_table, in_table
 
 from .findings import shown_runs
 from .study import PROBES, PROBES_FORMAT, Evaluation, Record, Run, Study, read_live, read_probes
@@ -110,7 +110,11 @@ def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    texts = {name for name in columns if KINDS.get(name) is str}  # the others are numbers, also as text
+    writer.writerows(
+        {name: in_table(value) if name in texts or value is None else value for name, value in row.items()}
+        for row in rows
+    )
     return file.getvalue()
 
 
@@ -190,7 +194,7 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     kinds = {name: KINDS.get(name, int) for name in columns}
     try:
         return [
-            {name: row[name] if kind is str else kind(row[name]) if row[name] else None
+            {name: from_table(row[name]) if kind is str else kind(row[name]) if row[name] else None
              for name, kind in kinds.items()} for row in raw
         ]  # fmt: skip
     except (TypeError, ValueError) as error:

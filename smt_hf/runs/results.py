@@ -37,6 +37,19 @@ COLUMNS: dict[str, type] = {
 }
 EMPTY = {"variant": ""}  # what an empty field means, where it is not None
 Row = dict[str, Any]
+# A spreadsheet takes text that begins with one of these for a formula; "'" says that it is none.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def in_table(value: Any) -> Any:
+    """A value as a CSV field. `from_table` reads text back."""
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+
+
+def from_table(field: str) -> str:
+    return field.removeprefix("'")
 
 
 def read_results(path: Path) -> list[Row]:
@@ -59,7 +72,10 @@ def read_results(path: Path) -> list[Row]:
         run, length = twice[0][0]
         raise ValueError(f"{path} has the run {run} at length {length} twice; delete one of the two rows.")
     return [
-        {name: kind(row[name]) if row[name] != "" else EMPTY.get(name) for name, kind in COLUMNS.items()}
+        {
+            name: kind(from_table(row[name])) if row[name] != "" else EMPTY.get(name)
+            for name, kind in COLUMNS.items()
+        }
         for row in raw
     ]
 
@@ -70,7 +86,7 @@ def write_results(path: Path, rows: list[Row]) -> None:
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: "" if value is None else value for name, value in row.items()})
+        writer.writerow({name: in_table(value) for name, value in row.items()})
     write_atomic(path, file.getvalue())
 
 

@@ -30,7 +30,7 @@ def test_without_its_packages_it_names_the_extra(capfd, monkeypatch, tmp_path):
 @pytest.mark.usefixtures("packages_that_serve")
 @pytest.mark.parametrize("port", [0, 65536])
 def test_a_port_that_does_not_exist(capfd, tmp_path, port):
-    assert f"--port is {port}; it must be between 1 and 65535." in refused(capfd, tmp_path, "--port", port)
+    assert f"--port is {port}; it must lie between 1 and 65535." in refused(capfd, tmp_path, "--port", port)
 
 
 @pytest.mark.usefixtures("packages_that_serve")

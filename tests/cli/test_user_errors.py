@@ -61,40 +61,40 @@ PRETRAIN = {
     "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'", "retrieval"]),
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'", "existing file"]),
     "unknown tokenizer": (["--tokenizer", "no-such/tokenizer"], ["'no-such/tokenizer'", "'byte'"]),
-    "both budgets": (["--max-minutes", "1.5"], ["max_steps is 2", "max_minutes is 1.5", "exactly one"]),
-    "no steps": (["--max-steps", "0"], ["max_steps is 0"]),
-    "heads that do not divide": (["--num-attention-heads", "3"], ["hidden_size 32", "3 attention heads"]),
+    "both budgets": (["--max-minutes", "1.5"], ["--max-steps is 2", "--max-minutes is 1.5", "exactly one"]),
+    "no steps": (["--max-steps", "0"], ["--max-steps is 0"]),
+    "heads that do not divide": (["--num-attention-heads", "3"], ["--hidden-size 32", "3 attention heads"]),
     "tokens that do not divide": (
         ["--cell", "lstm", "--num-memory-tokens", "3"],
-        ["num_memory_tokens 3", "'lstm'", "multiple of 2"],
+        ["--num-memory-tokens 3", "'lstm'", "multiple of 2"],
     ),
-    "no memory": (["--num-memory-tokens", "0"], ["num_memory_tokens is 0", "greater than 0"]),
-    "no layers": (["--num-hidden-layers", "0"], ["num_hidden_layers is 0"]),
-    "no encoder": (["--num-encoder-layers", "0"], ["num_encoder_layers is 0"]),
-    "no future": (["--future-length", "0"], ["future_length is 0"]),
+    "no memory": (["--num-memory-tokens", "0"], ["--num-memory-tokens is 0", "greater than 0"]),
+    "no layers": (["--num-hidden-layers", "0"], ["--num-hidden-layers is 0"]),
+    "no encoder": (["--num-encoder-layers", "0"], ["--num-encoder-layers is 0"]),
+    "no future": (["--future-length", "0"], ["--future-length is 0"]),
     "no sequence": (["--sequence-length", "0"], ["0"]),
     "a sequence shorter than the future": (["--sequence-length", "6"], ["sequence", "6"]),
-    "a rollout that does not fit": (["--rollout-length", "32"], ["rollout_length 32", "at most 31"]),
+    "a rollout that does not fit": (["--rollout-length", "32"], ["--rollout-length 32", "at most 31"]),
     "a batch that does not divide": (
         ["--batch-size", "6", "--gradient-accumulation-steps", "4"],
-        ["batch_size 6", "4 accumulation steps"],
+        ["--batch-size 6", "4 accumulation steps"],
     ),
-    "a fraction above 1": (["--dmt-fraction", "1.5"], ["dmt_fraction is 1.5"]),
+    "a fraction above 1": (["--dmt-fraction", "1.5"], ["--dmt-fraction is 1.5"]),
     "a task of absurd sizes": (["--dataset", f"retrieval:num_values={10**12}"], ["num_values", str(10**12)]),
     "a text without splits": (["--validation-split", "test"], ["'test'", "lines.txt"]),
     "streaming a task": (["--dataset", "parity", "--streaming"], ["streaming is True", "'parity'"]),
-    "no corpus bytes": (["--max-corpus-bytes", "0"], ["max_corpus_bytes is 0"]),
-    "a word for a number": (["--max-steps", "many"], ["max_steps is 'many'", "a whole number"]),
-    "no number": (["--learning-rate", "nan"], ["learning_rate is nan", "finite"]),
-    "an endless budget": (["--max-minutes", "inf"], ["max_minutes is inf", "finite"]),
-    "a momentum above 1": (["--adam-beta1", "1.5"], ["adam_beta1 is 1.5", "less than 1"]),
-    "a weight that is no number": (["--dynamics-weight", "nan"], ["dynamics_weight is nan", "finite"]),
-    "a seed beyond all": (["--seed", str(2**63 - 1)], [f"seed is {2**63 - 1}"]),
-    "a push to nowhere": (["--push-to-hub"], ["hub_model_id"]),
+    "no corpus bytes": (["--max-corpus-bytes", "0"], ["--max-corpus-bytes is 0"]),
+    "a word for a number": (["--max-steps", "many"], ["--max-steps is 'many'", "a whole number"]),
+    "no number": (["--learning-rate", "nan"], ["--learning-rate is nan", "finite"]),
+    "an endless budget": (["--max-minutes", "inf"], ["--max-minutes is inf", "finite"]),
+    "a momentum above 1": (["--adam-beta1", "1.5"], ["--adam-beta1 is 1.5", "less than 1"]),
+    "a weight that is no number": (["--dynamics-weight", "nan"], ["--dynamics-weight is nan", "finite"]),
+    "a seed beyond all": (["--seed", str(2**63 - 1)], [f"--seed is {2**63 - 1}"]),
+    "a push to nowhere": (["--push-to-hub"], ["--hub-model-id"]),
     "an unknown tracker": (["--report-to", "paper-and-pen"], ["paper-and-pen"]),
     "a curriculum that starts below the task": (
         ["--dataset", "modular", "--curriculum-start-length", "4"],
-        ["sequence_length of at least 5", "it is 4"],
+        ["--sequence-length of at least 5", "it is 4"],
     ),
     "resuming nothing": (["--resume"], ["no run to resume"]),
 }
@@ -113,7 +113,7 @@ def test_pretrain_refuses(case, tmp_path, corpus, capfd, monkeypatch):
 
 def test_pretrain_refuses_to_run_without_a_budget(tmp_path, corpus, capfd):
     words = ["pretrain", *TINY, "--dataset", corpus, "--output-dir", tmp_path / "run"]
-    assert "max_steps is None and max_minutes is None; give exactly one" in refused(capfd, words)
+    assert "--max-steps is None and --max-minutes is None; give exactly one" in refused(capfd, words)
 
 
 def test_pretrain_refuses_an_empty_file(tmp_path, capfd):
@@ -134,7 +134,7 @@ def test_pretrain_refuses_a_text_too_short_for_one_window(tmp_path, capfd, size)
     path = tmp_path / "short.txt"
     path.write_text("a" * size)
     line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
-    assert str(path) in line and "sequence_length 40" in line and "longer corpus" in line
+    assert str(path) in line and "--sequence-length 40" in line and "longer corpus" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -167,8 +167,8 @@ def test_pretrain_refuses_a_folder_in_use_and_leaves_it_alone(tmp_path, corpus, 
     [
         (["--seed", "5"], ["seed 0 (now 5)"]),
         (["--cell", "elman"], ["cell 'gru' (now 'elman')"]),
-        (["--hidden-size", "16"], ["hidden_size 32 (now 16)"]),
-        (["--max-corpus-bytes", "9000"], ["max_corpus_bytes None (now 9000)"]),
+        (["--hidden-size", "16"], ["--hidden-size 32 (now 16)"]),
+        (["--max-corpus-bytes", "9000"], ["--max-corpus-bytes None (now 9000)"]),
     ],
 )
 def test_pretrain_refuses_to_resume_another_run(tmp_path, corpus, capfd, words, named):
@@ -184,12 +184,12 @@ EVALUATE = {
     "a horizon longer than the text": (["--horizon", "100000"], ["100000"]),
     "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'"]),
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'"]),
-    "a task too short": (["--dataset", "retrieval", "--sequence-length", "2"], ["sequence_length", "2"]),
+    "a task too short": (["--dataset", "retrieval", "--sequence-length", "2"], ["--sequence-length", "2"]),
     "a size that the task lacks": (["--dataset", "copy:size=2"], ["'copy'", "'size'", "num_values"]),
     "a task of absurd sizes": (["--dataset", f"retrieval:num_values={10**12}"], ["num_values", str(10**12)]),
     "two splits": (["--split", "a", "--validation-split", "b"], ["--split a", "--validation-split b"]),
     "a split of a text": (["--split", "test"], ["lines.txt", "'test'"]),
-    "grey levels of a text": (["--grey-levels", "4"], ["grey_levels is 4", "lines.txt"]),
+    "grey levels of a text": (["--grey-levels", "4"], ["--grey-levels is 4", "lines.txt"]),
     "a length of a text": (["--sequence-length", "8"], ["sequence-length 8", "--horizon"]),
     "lengths of a text": (["--lengths", "32"], ["--lengths", "lines.txt", "--horizon"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'"]),

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from tiny_checkpoints import byte_ids, needs, save_checkpoint, tiny_model
 
 from smt_hf import SMTForCausalLM
+from smt_hf.cli import main
 
 pytestmark = needs("fastapi", "openai", "uvicorn")
 
@@ -43,14 +45,14 @@ def checkpoint(folder: Path, chat_template: str | None) -> Path:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[Any]:
-    """An `openai` client of a server in a process of its own, which Ctrl-C ends."""
+def server(folder: Path, *options: str) -> Iterator[Any]:
+    """An `openai` client of a server in a process of its own, which Ctrl-C ends within seconds."""
     import openai
 
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-c", COMMAND, "serve", str(folder), "--port", str(port)]
+    words = [sys.executable, "-c", COMMAND, "serve", str(folder), "--port", str(port), *options]
     log = folder / "log.txt"
     with log.open("w") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(os.environ))
@@ -67,7 +69,7 @@ def server(folder: Path) -> Iterator[Any]:
             yield client
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=20)
     assert "Traceback" not in log.read_text(), log.read_text()
     assert code == 130
 
@@ -155,3 +157,100 @@ def test_an_empty_prompt_is_refused_in_one_sentence(plain_client, plain_folder):
 
     with pytest.raises(openai.BadRequestError, match="the input has no tokens; give at least one"):
         plain_client.completions.create(model=str(plain_folder), prompt="")
+
+
+def test_every_request_has_its_own_seed_also_at_the_same_time(plain_client, plain_folder):
+    def answer(seed: int) -> str:
+        reply = plain_client.completions.create(
+            model=str(plain_folder), prompt="Well", max_tokens=40, extra_body={"seed": seed}
+        )
+        return reply.choices[0].text
+
+    alone = [answer(seed) for seed in range(4)]
+    assert len(set(alone)) == 4
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, [0, 1, 2, 3] * 2)) == alone * 2
+
+
+def test_an_answer_stops_where_it_is_told_to(plain_client, plain_folder):
+    whole = greedy(plain_folder, "One", 30)
+    for stop in (whole[4:6], [whole[4:6]], []):
+        reply = plain_client.completions.create(
+            model=str(plain_folder), prompt="One", max_tokens=30, temperature=0, stop=stop
+        )
+        said = reply.choices[0].text
+        assert said == (whole[: whole.index(whole[4:6]) + 2] if stop else whole)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n": 2}, {"logprobs": 1}, {"echo": True}, {"best_of": 2}, {"max_tokens": 10**9}]
+)
+def test_what_would_be_ignored_is_refused(plain_client, plain_folder, options):
+    import openai
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        plain_client.completions.create(model=str(plain_folder), prompt="One", **options)
+    assert next(iter(options)) in refused.value.body["message"]
+
+
+def test_a_list_of_prompts_and_a_template_of_the_client_are_refused(plain_client, plain_folder):
+    import openai
+
+    with pytest.raises(openai.BadRequestError, match="prompt is"):
+        plain_client.completions.create(model=str(plain_folder), prompt=["One", "Two"])
+    endless = {
+        "chat_template": "{% for i in range(10**9) %}{% for i in range(10**9) %}{% endfor %}{% endfor %}"
+    }
+    with pytest.raises(openai.BadRequestError, match="chat_template_kwargs"):
+        plain_client.chat.completions.create(
+            model=str(plain_folder), messages=CHAT, extra_body={"chat_template_kwargs": endless}
+        )
+
+
+def test_the_server_goes_on_after_requests_that_would_stop_it(plain_client, plain_folder):
+    import openai
+
+    for path in ("/reset", "/load_model"):
+        with pytest.raises(openai.NotFoundError):
+            plain_client.post(f"{path}", body={"model": "/"}, cast_to=object)
+    reply = plain_client.completions.create(model=str(plain_folder), prompt="One", max_tokens=5, temperature=0)
+    assert reply.choices[0].text == greedy(plain_folder, "One", 5)
+
+
+def test_a_prompt_of_several_requests_is_limited_and_so_is_the_time(tmp_path):
+    import openai
+
+    folder = checkpoint(tmp_path / "limited", TEMPLATE)
+    limits = ("--max-prompt", "40", "--max-seconds", "0.2", "--max-tokens", "100000")
+    with server(folder, *limits) as client:
+        with pytest.raises(openai.BadRequestError, match="41 tokens"):
+            client.completions.create(model=str(folder), prompt="x" * 41)
+        with pytest.raises(openai.BadRequestError, match="tokens"):
+            client.chat.completions.create(model=str(folder), messages=[{"role": "user", "content": "x" * 40}])
+        with pytest.raises(openai.BadRequestError, match=r"0\.2 seconds"):
+            client.completions.create(model=str(folder), prompt="x", max_tokens=100000)
+
+
+def test_ctrl_c_ends_it_while_it_writes_and_a_client_that_left_is_not_written_for(tmp_path):
+    import openai
+
+    folder = checkpoint(tmp_path / "long", None)
+    with server(folder, "--max-tokens", "10000000") as client:
+        with pytest.raises(openai.APITimeoutError):
+            client.completions.create(model=str(folder), prompt="x", max_tokens=10**7, timeout=1)
+        # Answers are written one after another: this one would wait for the one that nobody reads.
+        client.completions.create(model=str(folder), prompt="x", max_tokens=5, timeout=20)
+        stream = client.completions.create(model=str(folder), prompt="x", max_tokens=10**7, stream=True)
+        assert next(iter(stream))
+
+
+def test_a_port_in_use_is_told_in_one_sentence(plain_folder, capfd):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", str(plain_folder), "--host", "127.0.0.1", "--port", str(port)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("smt-hf serve: error: ") and f"--port {port}" in line
+    assert main(["serve", str(plain_folder), "--host", "nowhere.invalid"]) == 2
+    assert "--host nowhere.invalid" in capfd.readouterr().err

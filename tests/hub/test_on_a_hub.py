@@ -12,9 +12,10 @@ import pytest
 import torch
 from hub_client import Client
 from loopback_hub import TOKENS, LoopbackHub, Repository
+from safetensors.torch import load_file, save_file
 from tiny_run import TINY, make_run, python_of
 
-from smt_hf import SMTForCausalLM
+from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.cli import main
 
 RECIPE = Path(__file__).parents[2] / "docs" / "states.md"
@@ -127,6 +128,31 @@ def test_a_fresh_process_loads_it_by_name_and_writes_the_same(pushed, hub, run_f
     load += f"assert AutoTokenizer.from_pretrained('me/verse').encode('The ') == {PROMPT}\n"
     with closing(Client(hub.url, tmp_path)) as client:
         assert client("import smt_hf\n" + load + GENERATE) == ["smt_hf.models.modeling_smt", greedy(run_folder)]
+
+
+def test_evaluate_reads_the_record_that_a_model_was_pushed_with(pushed, hub, client, run_folder):
+    """What it judges by itself is what the run held out; without a record it asks for --dataset."""
+    words = ["--max-tokens", 256, "--horizon", 32, "--json"]
+    assert client.smt_hf("evaluate", "me/verse", *words) == 0, client.text
+    remote = json.loads(client.text.splitlines()[-1])
+    assert client.smt_hf("evaluate", run_folder, *words) == 0, client.text
+    assert remote == json.loads(client.text.splitlines()[-1])
+    hub.repositories["me/bare"] = Repository(False)
+    files = {name: data for name, data in pushed.files().items() if name != "run.json"}
+    hub.repositories["me/bare"].commit("main", files, "without a record")
+    assert client.smt_hf("evaluate", "me/bare", *words) == 2
+    assert "run.json" in client.text and "--dataset" in client.text and client.text.count("\n") == 1
+
+
+def test_weights_of_the_hub_are_checked_as_those_of_a_folder_are(pushed, hub, client, folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    hub.repositories["me/half"] = Repository(False)
+    files = {**pushed.files(), "model.safetensors": (folder / "model.safetensors").read_bytes()}
+    hub.repositories["me/half"].commit("main", files, "a tensor less")
+    assert client.smt_hf("generate", "me/half", "--prompt", "a") == 2
+    assert "me/half" in client.text and "lm_head.weight" in client.text and client.text.count("\n") == 1
 
 
 def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, hub, run_folder, tmp_path):
@@ -247,8 +273,9 @@ def test_what_is_to_be_private_does_not_go_to_a_public_repository(pushed, hub, c
 
 
 def test_a_new_branch_of_another_model_is_refused(pushed, hub, client, folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "cell": "lstm"}))
+    config = SMTConfig.from_pretrained(folder)
+    config.cell = "lstm"
+    SMTForCausalLM(config).save_pretrained(folder)
     before = contents(hub)
     assert client.smt_hf("push", folder, "--repo-id", "me/verse", "--revision", "lstm") == 2
     assert "cell 'gru', yours 'lstm'" in client.text and contents(hub) == before

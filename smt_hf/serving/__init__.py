@@ -1,0 +1,1 @@
+"""What stands before the OpenAI-compatible server of `transformers`: who may ask, what, and how much."""
