@@ -1,7 +1,10 @@
 """Pretrain a recurrent language model: SMT then DMT, or BPTT, and write a run folder."""
 
 import argparse
+import os
 import shlex
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +47,25 @@ def run(args: argparse.Namespace) -> int:
     try:
         record = trainer.train(resume=args.resume)
     except Interrupted as stop:
-        words = [word for word in args.words if word != "--resume"]
-        print(f"stopped; saved {stop}. Go on with:\n  {shlex.join(['smt-hf', *words, '--resume'])}")
+        if trainer.accelerator.num_processes > 1:  # the first to end makes torchrun stop the others
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if trainer.accelerator.is_main_process:
+            several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+            how = "Go on, on each machine with its own torchrun options too, with" if several else "Go on with"
+            print(f"stopped; saved {stop}. {how}:\n  {shlex.join(command_to_resume(args.words))}", flush=True)
         return stop.exit_code
     if trainer.accelerator.is_main_process:
         print(summary(record))
     return 0
+
+
+def command_to_resume(words: Sequence[str]) -> list[str]:
+    """The command line that goes on with a run, under torchrun if it was started so."""
+    own = [*(word for word in words if word != "--resume"), "--resume"]
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ["smt-hf", *own]
+    start = ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
+    return [*start, sys.argv[0], *own]
 
 
 def summary(record: Any) -> str:

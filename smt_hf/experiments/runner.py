@@ -15,7 +15,7 @@ from smt_hf.pretraining.assembly import build
 from smt_hf.pretraining.stops import NonFiniteLossError
 from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.record import RunRecord
-from smt_hf.runs.results import FILE, read_results, rows_of_run, write_results
+from smt_hf.runs.results import FILE, read_results, replace_rows, rows_of_run
 from smt_hf.runs.spec import RunSpec, make_spec
 from smt_hf.runs.weights import load_whole
 
@@ -75,10 +75,7 @@ def one_run(name: str, folder: Path, run: Run) -> str:
     else:
         tested = any(row["run"] == run.name for row in read_results(table))
     if not tested:
-        rows = evaluate(name, folder, run, record)
-        # As the table is now: another process may have written its runs while this one trained.
-        others = [row for row in read_results(table) if row["run"] != run.name]
-        write_results(table, others + rows)
+        replace_rows(table, run.name, evaluate(name, folder, run, record))
     write_probes(folder / run.name)
     return said
 

@@ -1,12 +1,14 @@
 """Batches as a function of the step: their indices, their length, and the draws that go with them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader
 
 from smt_hf.data.dataset import SequenceDataset, keep_batch
 from smt_hf.runs.arguments import SMTPretrainingArguments
+
+from .stops import leave_signals_to_the_parent, signals_held_back
 
 
 class StepSampler:
@@ -47,10 +49,11 @@ def batches_at_length(
     first_step: int,
     rank: int,
     world_size: int,
-) -> Iterator[dict[str, torch.Tensor]]:
+) -> Generator[dict[str, torch.Tensor], None, None]:
     """Endless batches of sequences of `length` tokens, from `first_step` on, for one of the processes.
 
-    Shorter sequences come in larger batches, so that tokens per step stay the same.
+    Shorter sequences come in larger batches, so that tokens per step stay the same. Workers, if there are any,
+    live until the generator is closed, whatever signal reaches them.
     """
     dataset = dataset.at_length(length)
     whole = args.gradient_accumulation_steps * world_size
@@ -70,5 +73,11 @@ def batches_at_length(
         batch_sampler=sampler,
         collate_fn=keep_batch,
         num_workers=args.dataloader_num_workers,
+        worker_init_fn=leave_signals_to_the_parent,
     )
-    return iter(loader)
+    with signals_held_back():  # until a worker has said that it ignores them
+        batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        del batches  # which ends its workers

@@ -1,11 +1,16 @@
 """What must hold between model, teacher, arguments and data; checked before any work is done."""
 
+from typing import Any
+
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 
 from smt_hf.data.dataset import SequenceDataset
+from smt_hf.hub.push import check_access
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments
+from smt_hf.runs.folder import Claim, RunFolder
+from smt_hf.runs.record import RunRecord
 
 from .teacher import SMTTeacher
 
@@ -59,3 +64,30 @@ def check_consistency(
             f"rollout_length {args.rollout_length} does not fit into a context of {context} tokens; "
             f"use at most {context - 1}."
         )
+
+
+def claim(
+    accelerator: Accelerator,
+    folder: RunFolder,
+    record: RunRecord,
+    config: dict[str, Any],
+    args: SMTPretrainingArguments,
+    resume: bool,
+) -> Claim:
+    """The main process checks that a push will be welcome and claims the folder; all hear what came of it.
+
+    config: of the model, whole.
+    Raises on every process what `check_access` and `RunFolder.claim` do.
+    """
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            if args.push_to_hub and args.hub_model_id:
+                check_access(config, args.hub_model_id, args.hub_private_repo)
+            answer = [folder.claim(record, resume)]
+        except (ValueError, OSError) as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]

@@ -4,21 +4,18 @@ SMT trains teacher and cell on single transitions; after `hand_over`, DMT trains
 BPTT, if it has a share of the budget, the whole model without its teacher."""
 
 import math
-import signal
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import send_to_device
 from torch import nn
 from tqdm.auto import tqdm
 
 from smt_hf.data.dataset import as_sequence_dataset, prompt_length
-from smt_hf.hub.card import write_card
-from smt_hf.hub.push import check_access, push
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs import checkpoints
 from smt_hf.runs.arguments import SMTPretrainingArguments
@@ -27,15 +24,16 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_processes
+from .checks import check_consistency, check_processes, claim
+from .finishing import finish, save_model
 from .phases import PHASES, Moment, Objective, draws, phases_of
-from .samples import texts_for_card
-from .stops import Interrupted, NonFiniteLossError
+from .stops import Interrupted, StopSignals, agree, check_finite
 from .teacher import SMTTeacher
 from .validation import validate
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
-COUNTERS = ("step", "phase_index", "seconds", "tokens", "sequential_steps")
+COUNTERS = ("step", "phase_index", "seconds", "agreed_seconds", "tokens", "sequential_steps")
+AGREE_EVERY = 10  # steps
 
 
 class SMTPretrainer:
@@ -80,38 +78,64 @@ class SMTPretrainer:
         )
         check_processes(self.accelerator, args)
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
-        self.phase_index, self._agreed_seconds = 0, 0.0
-        self.stop_signal: int | None = None
+        self.phase_index, self.agreed_seconds = 0, 0.0
+        self.signals, self.agreed_signal = StopSignals(), 0
+        several = self.accelerator.num_processes > 1 and self.accelerator.device.type != "cpu"
+        self.agree_every = AGREE_EVERY if several else 1  # it makes a device wait
         self.record = new_record(model, self.teacher, args, self.phases, self.train_dataset, **(known or {}))
 
     def train(self, resume: bool = False) -> RunRecord:
         """Run the phases to the end of the budget, save the run folder, and return the record.
 
         Raises, before any work: ValueError for a folder or arguments that cannot be, what `check_access` does.
-        Later: NonFiniteLossError; Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved.
+        Later: NonFiniteLossError; Interrupted after SIGTERM or Ctrl-C, with a checkpoint saved, after the same
+        step on all processes.
         """
-        if self.args.push_to_hub and self.args.hub_model_id and self.accelerator.is_main_process:
-            check_access(self.model.config.to_dict(), self.args.hub_model_id, self.args.hub_private_repo)
-        checkpoint = self.folder.claim(self.record, resume)
-        self.accelerator.wait_for_everyone()  # until every process has seen the folder as it was
-        tensors = self._load(checkpoint) if checkpoint else None
+        with self.signals:
+            try:
+                tensors = self._begin(resume)
+                if not self.record.finished:  # else only its upload is left
+                    self._run_phases(tensors)
+                finish(self)
+            except Interrupted:
+                self.accelerator.end_training()
+                raise
+            finally:
+                self.folder.release()
+            self.accelerator.end_training()
+        return self.record
+
+    def _begin(self, resume: bool) -> dict[str, Any] | None:
+        """Take the folder and, to go on from a checkpoint, load it; the optimizer's tensors are returned."""
+        found = claim(
+            self.accelerator, self.folder, self.record, self.model.config.to_dict(), self.args, resume
+        )
+        if found.record is not None and found.record.finished:
+            self.record = found.record
+            return None
+        tensors = self._load(found.checkpoint) if found.checkpoint else None
+        if found.record is not None and tensors is not None and self._progress() >= 1:
+            for name in ("finishing", "final", "prompt", "samples"):
+                setattr(self.record, name, getattr(found.record, name))
         if self.accelerator.is_main_process:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.folder.forget_after(self.step)
             self.record.write(self.folder.path)
+            judged = self._progress() < 1 or "evaluation" in self.record.finishing
+            self.folder.forget_after(self.step, last_evaluation=judged)
             if resume:
-                tqdm.write(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet; starting anew")
+                where = found.checkpoint
+                tqdm.write(f"resuming from {where}" if where else "no checkpoint yet; starting anew")
         if self.args.trackers:
             self.accelerator.init_trackers("smt-hf", config=self.args.to_dict())
         for module in self._modules().values():
             module.to(self.accelerator.device)
+        return tensors
 
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    def _run_phases(self, tensors: dict[str, Any] | None) -> None:
         bar = tqdm(
             total=100, disable=self.args.disable_tqdm or not self.accelerator.is_main_process,
             bar_format="{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}",
         )  # fmt: skip
-        try:
+        with bar:
             while self.phase_index < len(self.phases):
                 phase = self.phases[self.phase_index]
                 self._run_phase(phase, tensors, bar)
@@ -119,11 +143,6 @@ class SMTPretrainer:
                 if at_end := PHASES[phase.name].at_end:
                     at_end(self.teacher, self.model)
                 self.phase_index += 1
-        finally:
-            bar.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return self._finish()
 
     def _run_phase(self, phase: schedule.Phase, tensors: dict[str, Any] | None, bar: tqdm) -> None:
         args, accelerator = self.args, self.accelerator
@@ -147,50 +166,60 @@ class SMTPretrainer:
 
         context_length = self.teacher.config.context_length if self.teacher is not None else 0
         length = prompt = 0
-        batches: Iterator[dict[str, torch.Tensor]] = iter(())
         bad_step = torch.full((), -1, device=accelerator.device)
-        while (progress := self._progress()) < phase.end:
-            began = time.perf_counter()
-            wanted = schedule.sequence_length(phase, progress, self.full_length, args)
-            if wanted != length:
-                length = wanted
-                if args.prompt_fraction:
-                    prompt = prompt_length(self.train_dataset.at_length(length))
-                batches = batches_at_length(
-                    self.train_dataset, length, self.full_length, args, self.step,
-                    accelerator.process_index, accelerator.num_processes,
-                )  # fmt: skip
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate(phase, progress, args)
-            moment = Moment(self.step, length, self.full_length, context_length, prompt)
-            choices, depth = draws(phase, moment, args)
-            parts: dict[str, torch.Tensor] = {}
-            finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
-            for _ in range(args.gradient_accumulation_steps):
-                batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
-                with accelerator.autocast():
-                    loss, parts = prepared(phase.name, batch, **choices)
-                accelerator.backward(loss / args.gradient_accumulation_steps)
-                finite = finite & torch.isfinite(loss.detach())
-                self.tokens += batch["input_ids"].numel() * accelerator.num_processes
-                self.sequential_steps += depth
-            norm = accelerator.clip_grad_norm_(trained, args.max_grad_norm)
-            if accelerator.scaler is None:  # a scaler skips such steps by itself, and lowers its scale
-                finite = finite & torch.isfinite(norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            self.step += 1
-            # Remembered on the device; looked at only when something is about to be logged or saved.
-            bad_step = torch.where((bad_step < 0) & ~finite, self.step, bad_step)
-            self.seconds += time.perf_counter() - began
-            self._after_step(phase, progress, length, parts, bad_step, optimizer, bar)
-        self._check_finite(bad_step, phase)
+        with ExitStack() as stack:
+            while (progress := self._progress()) < phase.end:
+                began = time.perf_counter()
+                wanted = schedule.sequence_length(phase, progress, self.full_length, args)
+                if wanted != length:
+                    length = wanted
+                    if args.prompt_fraction:
+                        prompt = prompt_length(self.train_dataset.at_length(length))
+                    stack.close()  # ends the workers of another length
+                    batches = batches_at_length(
+                        self.train_dataset, length, self.full_length, args, self.step,
+                        accelerator.process_index, accelerator.num_processes,
+                    )  # fmt: skip
+                    stack.enter_context(closing(batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.learning_rate(phase, progress, args)
+                moment = Moment(self.step, length, self.full_length, context_length, prompt)
+                parts, finite = self._step(phase, moment, prepared, batches, trained, optimizer)
+                # Remembered on the device; looked at only when something is about to be logged or saved.
+                bad_step = torch.where((bad_step < 0) & ~finite, self.step, bad_step)
+                self.seconds += time.perf_counter() - began
+                if self.step % self.agree_every == 0:
+                    self.agree()
+                self._after_step(phase, progress, length, parts, bad_step, optimizer, bar)
+        check_finite(bad_step, phase.name, self.folder.checkpoints)
         accelerator.free_memory()
+
+    def _step(self, phase, moment, prepared, batches, trained, optimizer) -> tuple[Any, torch.Tensor]:
+        """One step of the optimizer: the parts of its loss, and whether loss and gradient were finite."""
+        args, accelerator = self.args, self.accelerator
+        choices, depth = draws(phase, moment, args)
+        parts: dict[str, torch.Tensor] = {}
+        finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
+        for _ in range(args.gradient_accumulation_steps):
+            batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+            with accelerator.autocast():
+                loss, parts = prepared(phase.name, batch, **choices)
+            accelerator.backward(loss / args.gradient_accumulation_steps)
+            finite = finite & torch.isfinite(loss.detach())
+            self.tokens += batch["input_ids"].numel() * accelerator.num_processes
+            self.sequential_steps += depth
+        norm = accelerator.clip_grad_norm_(trained, args.max_grad_norm)
+        if accelerator.scaler is None:  # a scaler skips such steps by itself, and lowers its scale
+            finite = finite & torch.isfinite(norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.step += 1
+        return parts, finite
 
     def _after_step(self, phase, progress, length, parts, bad_step, optimizer, bar) -> None:
         args = self.args
         if self.step % args.logging_steps == 0:
-            self._check_finite(bad_step, phase)
+            check_finite(bad_step, phase.name, self.folder.checkpoints)
             # Of the whole batch: every process has seen its share of the rows.
             means = self.accelerator.reduce(torch.stack(list(parts.values())), "mean").tolist()
             values = dict(zip(parts, means, strict=True))
@@ -205,28 +234,32 @@ class SMTPretrainer:
         done = self._progress()
         evaluations = args.num_evaluations
         if evaluations and math.floor(done * evaluations) > math.floor(progress * evaluations) and done < 1:
-            self._check_finite(bad_step, phase)
+            check_finite(bad_step, phase.name, self.folder.checkpoints)
             self.evaluate(phase)
         due = args.checkpoint_every and self.step % args.checkpoint_every == 0
-        if due or self.stop_signal is not None:
-            self._check_finite(bad_step, phase)
-            path = self._save_checkpoint(optimizer)
-            if self.stop_signal is not None:
-                raise Interrupted(path, self.stop_signal)
+        # After the last step, too: what finishes the run may be interrupted.
+        if due or done >= 1 or self.agreed_signal:
+            check_finite(bad_step, phase.name, self.folder.checkpoints)
+            self._save_checkpoint(optimizer)
+            self.stop_if_agreed()
 
     def _progress(self) -> float:
         """How far the run is, 0 … 1, in steps or in seconds of training. All processes agree on it."""
         if self.args.max_steps is not None:
             return min(1.0, self.step / self.args.max_steps)
         assert self.args.max_minutes is not None
-        seconds = self.seconds
-        if self.accelerator.num_processes > 1:
-            if self.step % self.args.logging_steps:
-                seconds = self._agreed_seconds
-            else:  # a synchronisation, so not at every step
-                shared = torch.tensor(seconds, device=self.accelerator.device)
-                seconds = self._agreed_seconds = float(broadcast(shared).item())
-        return min(1.0, seconds / (60 * self.args.max_minutes))
+        return min(1.0, self.agreed_seconds / (60 * self.args.max_minutes))
+
+    def agree(self) -> None:
+        """All processes hear of the main one's clock, and of a signal that reached any of them."""
+        mine = self.seconds, self.signals.number
+        self.agreed_seconds, self.agreed_signal = agree(self.accelerator, *mine)
+
+    def stop_if_agreed(self) -> None:
+        """To be called where there is a checkpoint of this step. Raises Interrupted."""
+        if self.agreed_signal:
+            self.accelerator.wait_for_everyone()  # nobody leaves before the main process has saved
+            raise Interrupted(self.folder.checkpoints / checkpoints.name_of(self.step), self.agreed_signal)
 
     def evaluate(self, phase: schedule.Phase) -> dict[str, Any]:
         """Free-running metrics from a cold start and, with a teacher, the drift from it; logged.
@@ -254,25 +287,12 @@ class SMTPretrainer:
             flat = {**values, **values.get("evaluation", {})}
             self.accelerator.log({k: v for k, v in flat.items() if isinstance(v, int | float)}, step=self.step)
 
-    def _on_signal(self, number, frame) -> None:
-        self.stop_signal = number
-
-    def _check_finite(self, bad_step: torch.Tensor, phase: schedule.Phase) -> None:
-        if (step := int(bad_step.item())) < 0:
-            return
-        found = checkpoints.list_checkpoints(self.folder.checkpoints)
-        last = found[-1] if found else "none was written"
-        raise NonFiniteLossError(
-            f"the loss is not finite at step {step} of phase {phase.name!r}; last good checkpoint: {last}. "
-            f"Resume from it with a lower learning rate."
-        )
-
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model} | ({"teacher": self.teacher} if self.teacher is not None else {})
 
-    def _save_checkpoint(self, optimizer) -> Path | None:
+    def _save_checkpoint(self, optimizer) -> None:
         if not self.accelerator.is_main_process:
-            return None
+            return
         scaler = self.accelerator.scaler
         tensors = {
             "optimizer": optimizer.state_dict(),
@@ -280,39 +300,19 @@ class SMTPretrainer:
             "torch_rng": torch.get_rng_state(),
         }
         state = {name: getattr(self, name) for name in COUNTERS}
-        return checkpoints.save_checkpoint(
-            self.folder.checkpoints, self._modules(), tensors, state, self.args.save_total_limit
-        )
+        limit = self.args.save_total_limit
+        checkpoints.save_checkpoint(self.folder.checkpoints, self._modules(), tensors, state, limit)
 
     def _load(self, checkpoint: Path) -> dict[str, Any]:
         state = checkpoints.read_state(checkpoint)
         checkpoints.load_weights(checkpoint, self._modules())
+        state.setdefault("agreed_seconds", state["seconds"])  # smt-hf 0.1 did not keep it
         for name in COUNTERS:
             setattr(self, name, state[name])
         tensors = checkpoints.load_tensors(checkpoint)
         torch.set_rng_state(tensors["torch_rng"])
         return tensors
 
-    def _finish(self) -> RunRecord:
-        self.record.final = self.evaluate(self.phases[-1])
-        self.record.status, self.record.steps = "finished", self.step
-        for name in ("seconds", "tokens", "sequential_steps"):
-            setattr(self.record, name, getattr(self, name))
-        if self.accelerator.is_main_process:
-            self.save_model()
-            texts = texts_for_card(self.model, self.processing_class, self.eval_dataset)
-            self.record.prompt, self.record.samples = texts["prompt"], texts["samples"]
-            self.record.write(self.folder.path)
-            write_card(self.folder.path, self.record)
-            if self.args.push_to_hub and self.args.hub_model_id:
-                push(self.folder.path, self.args.hub_model_id, private=self.args.hub_private_repo)
-        self.accelerator.end_training()
-        return self.record
-
     def save_model(self) -> None:
         """Write what `from_pretrained` reads, and the teacher beside it."""
-        self.model.save_pretrained(self.folder.path)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(self.folder.path)
-        if self.teacher is not None:
-            self.teacher.save_pretrained(self.folder.path / "teacher")
+        save_model(self.folder.path, self.model, self.processing_class, self.teacher)

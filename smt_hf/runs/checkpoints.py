@@ -14,17 +14,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .files import write_atomic
+from .files import discard, fsync_all, part_of, write_atomic, writing
 
 FORMAT = 1
-NAME = re.compile(r"step_(\d{7,})")
+NAME, LEFT = re.compile(r"step_(\d{7,})"), re.compile(r"\.step_(\d{7,})\.part")
+MARK = "state.json"
+
+
+def name_of(step: int) -> str:
+    return f"step_{step:07d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    found = [
-        path for path in folder.glob("step_*") if NAME.fullmatch(path.name) and (path / "state.json").is_file()
-    ]
+    found = [path for path in folder.glob("step_*") if NAME.fullmatch(path.name) and (path / MARK).is_file()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
@@ -41,37 +44,37 @@ def save_checkpoint(
     Raises OSError, with nothing half-written left, when the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{state['step']:07d}"
-    part = folder / f".{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    final = folder / name_of(state["step"])
+    part = part_of(final)
+    discard(part)
+    with writing(f"checkpoint {final}", part):
         part.mkdir()
         for name, module in modules.items():
             weights = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
             save_file(weights, part / f"{name}.safetensors", metadata={"format": "pt"})
         torch.save(tensors, part / "optimizer.pt")
         # Last, and the mark of a whole checkpoint.
-        write_atomic(part / "state.json", json.dumps({"format": FORMAT, **state}, indent=1))
-        for path in part.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        if final.exists():  # the same step again, after a resume: the weights are the same
+        write_atomic(part / MARK, json.dumps({"format": FORMAT, **state}, indent=1))
+        fsync_all(part)
+        if final.exists():  # half of one: whole ones are older than the step
             shutil.rmtree(final)
         os.replace(part, final)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        shutil.rmtree(part, ignore_errors=True)
-        raise OSError(
-            f"checkpoint {final} could not be written ({error}); free some disk space and resume from "
-            f"the last one."
-        ) from error
     for old in list_checkpoints(folder)[:-limit]:
-        shutil.rmtree(old)
+        discard(old)
     return final
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed processes have left of checkpoints: parts, and folders without the mark."""
+    for path in folder.glob("*step_*"):
+        left = LEFT.fullmatch(path.name) or (NAME.fullmatch(path.name) and not (path / MARK).is_file())
+        if left and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The counters of a checkpoint. Raises ValueError for one that a newer version wrote."""
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    state = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
     if state["format"] > FORMAT:
         raise ValueError(
             f"checkpoint {checkpoint} has format {state['format']}, this version reads up to {FORMAT}; "

@@ -11,49 +11,97 @@ checkpoints/    step_0000500/ …: resumable, whole or absent
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .arguments import SMTPretrainingArguments
-from .checkpoints import list_checkpoints
-from .files import write_atomic
+from .checkpoints import clean, list_checkpoints
+from .files import discard, part_of, write_atomic
+from .locks import Lock
 from .record import FILE, RunRecord
 
 # What must not change when a run is resumed, beside the settings that are not `free`.
 FIXED = ("method", "model", "teacher", "data_fingerprint")
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
+METRICS, LOCK = "metrics.jsonl", ".run.lock"
+# Text files that a killed process may have left unfinished.
+TEXTS = (FILE, METRICS, "README.md")
+
+
+class Claim(NamedTuple):
+    """What is in a folder that now is ours: nothing, or a run and perhaps a checkpoint of it."""
+
+    record: RunRecord | None = None
+    checkpoint: Path | None = None
 
 
 class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
+        self.lock = Lock(self.path / LOCK)
 
-    def claim(self, record: RunRecord, resume: bool) -> Path | None:
-        """The checkpoint to resume from, or None to begin; never mixes two runs in one folder.
+    def claim(self, record: RunRecord, resume: bool) -> Claim:
+        """Take the folder for this process alone, until `release`; never mixes two runs in one folder.
+
+        What killed processes have left half-written is removed.
 
         Raises ValueError for a folder that is not empty (without `resume`), and with it for a folder
-        without a run, or a run that was started with another architecture, data or schedule.
+        without a run, a run that was started with another architecture, data or schedule, or one that another
+        process is training.
         """
+        self.look(record, resume)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.lock.take():
+            raise ValueError(
+                f"another process is training the run in {self.path}; wait for its end, or stop it first."
+            )
+        try:
+            found = self.look(record, resume)  # again: it may have been finished since
+            if found.record is None or not found.record.finished:
+                self.clean()
+        except BaseException:
+            self.release()
+            raise
+        return found
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def clean(self) -> None:
+        """Remove what a killed process has left half-written."""
+        for name in TEXTS:
+            part_of(self.path / name).unlink(missing_ok=True)
+        discard(part_of(self.path / "files"))
+        clean(self.checkpoints)
+
+    def look(self, record: RunRecord, resume: bool) -> Claim:
+        """What `claim` finds and refuses, nothing touched."""
         if not resume:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            # Who was killed before there was a record has left no more than this.
+            ours = {LOCK, part_of(self.path / FILE).name}
+            if self.path.exists() and (
+                not self.path.is_dir() or {path.name for path in self.path.iterdir()} - ours
+            ):
                 raise ValueError(
                     f"output folder {self.path} is not empty; resume the run in it with --resume, or "
                     f"choose another folder."
                 )
-            return None
+            return Claim()
         old = RunRecord.read(self.path)
         if old is None:
-            raise ValueError(f"there is no run to resume in {self.path} (no {FILE}).")
+            raise ValueError(
+                f"there is no run to resume in {self.path} (no {FILE}); begin it without --resume."
+            )
         if other := self.difference(old, record):
             raise ValueError(
                 f"--resume with other settings: the run in {self.path} has {other}; resume with those that it "
                 f"was started with."
             )
-        if old.finished:
+        if old.finished and not (record.spec["push_to_hub"] and old.finishing and "push" not in old.finishing):
             raise ValueError(f"the run in {self.path} is finished; there is nothing to resume.")
-        whole = list_checkpoints(self.checkpoints)
-        return whole[-1] if whole else None
+        found = list_checkpoints(self.checkpoints)
+        return Claim(old, found[-1] if found else None)
 
     @staticmethod
     def difference(old: RunRecord, new: RunRecord) -> str:
@@ -69,23 +117,32 @@ class RunFolder:
         return ", ".join(f"{name} {mine!r} (now {now!r})" for name, mine, now in pairs if mine != now)
 
     def log(self, line: dict[str, Any]) -> None:
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open(self.path / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that a resumed run will do again, and a line cut by a crash."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = [line for line in lines if whole(line) and json.loads(line)["step"] <= step]
-        write_atomic(path, "".join(line + "\n" for line in kept))
+    def forget_after(self, step: int, last_evaluation: bool = True) -> None:
+        """Drop the metrics of what a resumed run will do again, and a line cut by a crash.
+
+        last_evaluation: whether to keep the evaluation at `step` itself.
+        """
+        path = self.path / METRICS
+        kept = []
+        for raw in path.read_bytes().split(b"\n") if path.is_file() else []:
+            line = whole(raw)
+            if line is None or line["step"] > step:
+                continue
+            if last_evaluation or line["step"] < step or "evaluation" not in line:
+                kept.append(raw.decode("utf-8") + "\n")
+        write_atomic(path, "".join(kept))
 
 
-def whole(line: str) -> bool:
-    """Whether a line of metrics.jsonl was written to its end; a cut may fall behind an inner brace."""
+def whole(raw: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl that was written to its end; None for one that a crash has cut, wherever."""
     try:
-        return "step" in json.loads(line)
-    except ValueError:
-        return False
+        line = json.loads(raw)
+    except ValueError:  # also of bytes that are no UTF-8
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
 def as_read_back(value: Any) -> Any:

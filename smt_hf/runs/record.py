@@ -22,6 +22,7 @@ class RunRecord:
     """spec: every setting, of which `given` were given and the others are the preset's or defaults.
     model, teacher: their configurations; None for a run without a teacher. phases: name, start and end in
     progress (0 … 1), learning_rate. final: free-running metrics at the end. seconds: of training.
+    finishing: what is done of the work after the last step, so that a resumed run does only the rest.
     """
 
     spec: dict[str, Any]
@@ -40,7 +41,8 @@ class RunRecord:
     sequence_length: int
     bytes_per_token: float | None  # None: of a task, whose tokens are no text
     output_dir: str
-    status: str = "running"  # or finished
+    status: str = "running"  # or finished: the model and its card are whole
+    finishing: list[str] = field(default_factory=list)  # of evaluation, model, texts, card, push
     versions: dict[str, str | None] = field(default_factory=dict)
     git_commit: str | None = None
     machine: str = ""

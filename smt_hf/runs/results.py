@@ -10,6 +10,7 @@ from typing import Any
 from smt_hf.data.kinds import METRICS, bits_per_byte
 
 from .files import write_atomic
+from .locks import locked
 from .record import RunRecord
 
 FORMAT = 2  # raise it whenever a column changes its meaning
@@ -88,6 +89,12 @@ def write_results(path: Path, rows: list[Row]) -> None:
     for row in rows:
         writer.writerow({name: in_table(value) for name, value in row.items()})
     write_atomic(path, file.getvalue())
+
+
+def replace_rows(path: Path, run: str, rows: list[Row]) -> None:
+    """Put the rows of one run in the place of those that it had, whoever else writes to the table meanwhile."""
+    with locked(path.with_name(f".{path.name}.lock")):
+        write_results(path, [row for row in read_results(path) if row["run"] != run] + rows)
 
 
 def rows_of_run(

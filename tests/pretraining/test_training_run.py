@@ -29,7 +29,8 @@ from tiny_training import (
 import smt_hf.pretraining.objectives as objectives
 import smt_hf.pretraining.trainer as trainer_module
 from smt_hf.pretraining.phases import PHASES
-from smt_hf.pretraining.trainer import NonFiniteLossError, SMTPretrainer
+from smt_hf.pretraining.stops import NonFiniteLossError
+from smt_hf.pretraining.trainer import SMTPretrainer
 
 
 @pytest.fixture(scope="module")
