@@ -35,7 +35,7 @@ for kind, text in json.load(open("steps.json", encoding="utf-8")):
     if kind == "python":
         exec(compile(text, "docs/extending.md", "exec"), {})
     else:
-        for line in text.splitlines():
+        for line in text.replace(chr(92) + chr(10), "").splitlines():
             if code := main(shlex.split(line)[1:]):
                 sys.exit(f"{line} exited with {code}")
 """
