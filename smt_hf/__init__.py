@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .runs.arguments import SMTPretrainingArguments
     from .runs.spec import RunSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # name → where it is defined. Each is imported when it is asked for: who only generates does not wait for
 # Accelerate, and the command line for nothing that its command does not need.

@@ -1,6 +1,7 @@
 """Imports run one way between the rooms of `smt_hf`, and no file outgrows a reader."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from importlib.util import resolve_name
@@ -198,3 +199,12 @@ def test_what_is_allowed_passes(tmp_path: Path) -> None:
         "data/long.py": "x = 1\n" * MAX_LINES,
     }
     assert violations(plant(tmp_path, files)) == []
+
+
+def test_the_page_of_the_architecture_has_a_row_for_each_room_and_names_files_that_are_there() -> None:
+    root = Path(__file__).resolve().parent.parent
+    text = (root / "docs" / "architecture.md").read_text("utf-8")
+    rooms = {path.name for path in (root / PACKAGE).iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {row[1] for row in re.finditer(r"^\| `(\w+)/` \|", text, re.MULTILINE)} == rooms
+    named = re.findall(rf"`((?:{'|'.join(rooms)})/[\w*/]+\.\w+)`", text)
+    assert named and [name for name in named if not list((root / PACKAGE).glob(name))] == []

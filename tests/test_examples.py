@@ -2,6 +2,7 @@
 # mypy: disable-error-code="arg-type, misc, union-attr"
 """Every example runs as it stands, on small inputs, and does what it says."""
 
+import re
 import runpy
 import sys
 from importlib.util import find_spec
@@ -40,6 +41,20 @@ def run_example(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return run
+
+
+def test_the_python_of_the_readme_works(text_file, monkeypatch, capsys):
+    """All blocks, one after another, with a budget of a few steps."""
+    monkeypatch.chdir(text_file.parent)
+    text_file.rename("my_text.txt")
+    readme = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert blocks[0].count("max_minutes=10") == 1
+    for block in blocks:
+        short = block.replace("max_minutes=10", 'preset="tiny", max_steps=4')
+        exec(compile(short, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("Once ")
+    assert Path("prompt.safetensors").stat().st_size < 10_000
 
 
 def test_there_is_a_test_for_every_example_and_none_is_long():

@@ -18,6 +18,7 @@ from smt_hf.models.library_names import TESTED_TRANSFORMERS
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
+REPOSITORY = "https://github.com/smt-hf/smt-hf"
 
 
 def declared_requirements() -> list[Requirement]:
@@ -78,6 +79,30 @@ def test_transformers_may_be_one_minor_release_ahead_of_what_is_tested_and_no_mo
     for name, extra in PROJECT["optional-dependencies"].items():
         for other in (Requirement(line) for line in extra):
             assert other.name != "transformers" or other.specifier == requirement.specifier, name
+
+
+def test_links_of_the_readme_work_where_pypi_shows_it() -> None:
+    """PyPI has no folder beside the page: links are whole addresses, and those of ours lead to files."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)\s]*)\)", text)
+    assert links and [link for link in links if not link.startswith("https://")] == []
+    ours = [
+        match[1] for link in links if (match := re.match(rf"{REPOSITORY}/(?:blob|tree)/main/([^?#]*)", link))
+    ]
+    assert ours and any(path.endswith(".png") for path in ours)
+    if (ROOT / "results").is_dir():  # a source distribution has no pictures and no results
+        assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+def test_the_project_names_its_addresses_and_the_pythons_that_are_tested() -> None:
+    urls = PROJECT["urls"]
+    assert set(urls) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+    assert all(url.startswith(REPOSITORY) for url in urls.values())
+    named = {line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    workflow = ROOT / ".github" / "workflows" / "tests.yml"
+    if workflow.is_file():  # not in a source distribution
+        jobs = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
+        assert named == set(jobs["test"]["strategy"]["matrix"]["python"])
 
 
 def test_constraints_name_no_local_build() -> None:

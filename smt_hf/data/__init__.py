@@ -52,7 +52,7 @@ AnyData = TokenWindows | PixelSequences | SyntheticTask
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What a model is judged on. `fingerprint` names the exact tokens; `part` says of what they are."""
+    """What a model is judged on. `fingerprint` names the exact tokens, and `part` says which rows they are."""
 
     name: str
     kind: Kind
@@ -97,15 +97,15 @@ def load_data(
     name: a task ("retrieval", "recall:num_keys=16"), "python-docs", a path, or a `datasets` name; see
         `read_documents`.
     tokenizer: a tokenizer or the name of one, "byte" by default. A task brings its own.
-    sequence_length: tokens in a row; `train.at_length(n)` gives the same data at another length. None,
-        which only images may have: all their pixels.
-    seed: of a task's rows. The split of a text corpus depends on its content alone.
+    sequence_length: tokens in a row; `train.at_length(n)` gives the same data at another length. None takes
+        all pixels of an image, and only images may have it.
+    seed: draws a task's rows. The split of a text corpus depends on its content alone.
     image_column: read the images in this column, as pixels; "digits" are images without it.
-    grey_levels: of images, all there are by default; see `load_pixels`.
-    split, text_column, streaming, max_corpus_bytes: text and images.
-    validation_split: the split to validate on, all of it. By default, and where it equals `split`, a part of
-        that split is validation (`validation_fraction`); but data that have a split "validation" of their
-        own are validated on that, if `split` is "train". Nothing is ever on both sides.
+    grey_levels: of images, by default all that there are; see `load_pixels`.
+    split, text_column, streaming, max_corpus_bytes: for text and images.
+    validation_split: validate on all of this split. By default data with a split "validation" are validated
+        on it if `split` is "train". Otherwise, and where both names are equal, a part of `split` is
+        validation (`validation_fraction`). Nothing is ever on both sides.
     cache_dir: where packed tokens are kept; by default $SMT_HF_CACHE, else ~/.cache/smt_hf.
 
     Raises ValueError, in one sentence, for an unknown name, data too short for the length, or an argument
@@ -171,8 +171,8 @@ def load_evaluation_data(
 ) -> EvaluationData:
     """Data that no run was trained on, to judge a model on all of them; arguments are as of `load_data`.
 
-    split: by default "validation", "test" or "train", the first that the data have. Of a task, the rows are
-        those of validation: the same ones as training is judged on.
+    split: by default the first of "validation", "test" and "train" that the data have. A task gives its
+        validation rows, on which training is judged too.
     """
     validation: AnyData
     kind = data_kind(name, image_column)
@@ -228,7 +228,7 @@ def _refuse_what_does_not_apply(
     max_corpus_bytes: int | None,
     validation_split: str | None,
 ) -> None:
-    """What would change nothing is a mistake about what `name` is."""
+    """Refuse arguments that would change nothing: they are a mistake about what `name` is."""
     useless: dict[str, Any] = {}
     if kind != "text" and text_column != "text":
         useless["text_column"] = text_column

@@ -64,12 +64,12 @@ def read_documents(
 
 
 def files_of(name: str) -> Found | None:
-    """The files that a corpus consists of, None where it is no path."""
+    """The files that a corpus consists of; None where its name is no path."""
     return None if name == PYTHON_DOCS else find(name)
 
 
 def say_what_is_read(name: str, found: Found | None) -> None:
-    """One line for a folder or a pattern, where it is not plain which files count."""
+    """One line that says which files count, for a folder or a pattern."""
     if found is not None and (found.left_out or found.files != [Path(name).expanduser()]):
         level = logging.WARNING if found.left_out else logging.INFO
         logging.getLogger(__name__).log(level, found.said(name))
@@ -108,17 +108,16 @@ def corpus_identity(name: str) -> dict[str, Any]:
 def split_documents(
     documents: Iterable[str], validation_fraction: float = 0.05, held_out: Iterable[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(split, document) pairs, split being "train" or "validation"; repeated documents are dropped.
+    """Pairs (split, document), where split is "train" or "validation"; repeated documents are dropped.
 
     The split never leaks. With many documents each one goes where the hash of its *content* says,
     after exact de-duplication: the same text cannot land on both sides, and adding documents moves
     none of the others. (Of the first 20 the one with the lowest hash is always validation, so that
-    it is never empty.) With fewer than 20 documents a hash would give lopsided splits, or none: the
-    last `validation_fraction` of all characters is validation instead, one document being cut
-    there. A random choice of windows would not do: neighbours overlap.
+    it is never empty.) With fewer than 20 documents a hash would give lopsided splits, or none. Then the last
+    `validation_fraction` of all characters is validation, and one document is cut there. Windows chosen at
+    random would leak, since neighbours overlap.
 
-    held_out: documents of a validation split of its own. They are all of validation, and a document that is
-    among them is dropped from training.
+    held_out: documents of a separate validation split. All of them are validation, and training drops them.
 
     Raises ValueError for a fraction outside (0, 1).
     """

@@ -18,7 +18,7 @@ from .kinds import METRICS, Kind
 Batch = dict[str, torch.Tensor]
 COLUMNS = ("input_ids", "shift_labels")
 IGNORE = -100
-# Rows of somebody else's dataset that are looked at to learn its vocabulary; the others are taken on trust.
+# Rows of a user's dataset that are looked at to learn its vocabulary.
 LOOKED_AT = 8
 
 
@@ -27,10 +27,10 @@ class SequenceDataset(Protocol):
     """Sequences to train or to judge a model on.
 
     name: as a user gave it, or what else it is known by.
-    kind, metric: text, images or a task, and the figure that it is judged by; see `kinds`.
+    kind: text, image or task. metric: the figure by which it is judged; see `kinds`.
     vocab_size: every id is below it. sequence_length: T.
-    fingerprint: changes with the rows; None where nobody can tell.
-    bytes_per_token: of text, its UTF-8 bytes over its tokens; 1 of images; None of a task.
+    fingerprint: changes with the rows; None where it is not known.
+    bytes_per_token: UTF-8 bytes over tokens for text, 1 for images, None for a task.
     """
 
     @property
@@ -57,7 +57,7 @@ class SequenceDataset(Protocol):
         """The rows `indices` (B,), stacked: both int64 (B, T)."""
 
     def at_length(self, sequence_length: int, /) -> SequenceDataset:
-        """The same data in rows of another length. Raises ValueError for one that cannot be."""
+        """The same data in rows of another length. Raises ValueError for an impossible length."""
 
     def evaluation_rows(self, count: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(input_ids, shift_labels) of the same rows every time, at most `count`.
@@ -67,7 +67,7 @@ class SequenceDataset(Protocol):
 
 
 class StackedRows(Dataset[Batch]):
-    """What the datasets of this room share: they make whole batches, and the rest follows from that."""
+    """The base of this room's datasets: they make whole batches, and this class derives the rest."""
 
     kind: Kind
 
@@ -94,9 +94,9 @@ class StackedRows(Dataset[Batch]):
 class OwnRows(StackedRows):
     """A user's map-style dataset of rows {"input_ids" (T,), "shift_labels" (T,)}; other columns are not read.
 
-    What it has of `SequenceDataset` is used, and what it lacks is filled in: its class for a name, no
-    fingerprint, and the ids of its first rows for a vocabulary. Without `bytes_per_token` there are no bits
-    per byte, so that it is judged by accuracy, as a task is.
+    Attributes of `SequenceDataset` that it has are used. Missing ones are filled in: the class for a name, no
+    fingerprint, and the ids of the first rows for a vocabulary. Without `bytes_per_token` it is judged by
+    accuracy, as a task is.
 
     most_ids: ids that there may be at most, if the rows do not say so themselves.
     """
@@ -198,7 +198,7 @@ class OwnRows(StackedRows):
 
 
 def own_kind(rows: Any, bytes_per_token: float | None) -> Kind:
-    """The kind that a user's dataset says, by `kind` or by `metric`; else what its bytes make of it."""
+    """The kind that `kind` or `metric` of a dataset says; otherwise text if it has bytes, else a task."""
     kinds: dict[str, Kind] = {"bits_per_byte": "text", "bits_per_dimension": "image", "accuracy": "task"}
     said = getattr(rows, "kind", None) or kinds.get(str(getattr(rows, "metric", None)))
     kind = said or ("task" if bytes_per_token is None else "text")

@@ -1,6 +1,6 @@
 """Files of a corpus: which there are below a name, of which kind, and what is in a text file.
 
-Text is text, tables are tables, images are images: a file is what its suffix says, whatever lies beside it.
+A file's suffix determines its kind (text, table or image), whatever lies beside it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ IMAGE_SUFFIXES = frozenset(
 COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"})
 
-_DESCRIPTIONS = frozenset({"readme", "license"})  # beside tables they say what is in them
+_DESCRIPTIONS = frozenset({"readme", "license"})  # beside tables these files describe them
 _ABOUT_TABLES = frozenset(
     {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 )
 _IMAGE_METADATA = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
-# The first bytes of what is often taken for text, and what to say of it.
+# The first bytes of files that are often taken for text, and what they are.
 _NO_TEXT = {
     b"\x1f\x8b": "is compressed by gzip; end its name in .gz",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; end its name in .zst",
@@ -56,7 +56,7 @@ _NO_TEXT = {
 class Found:
     """The files that a name stands for: all of one `kind`, "text", "table" or "image", sorted by path.
 
-    left_out: what lies there too and is not read, in words.
+    left_out: in words, what lies there and is not read.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Found:
 
     @property
     def builder(self) -> tuple[str, dict[str, str]]:
-        """What `datasets` reads these tables or images by, with its options."""
+        """The builder of `datasets` that reads these tables or images, and its options."""
         if self.kind == "image":
             return "imagefolder", {}
         return TABLE_BUILDERS[suffix_of(self.files[0])]
@@ -99,10 +99,10 @@ def find(name: str, images: bool = False) -> Found | None:
 
     images: whether images are wanted, instead of text. Hidden files and folders never count.
 
-    A folder of text and tables is refused, and so are tables of different formats: `datasets` would read
-    all of them as the most frequent kind, and a file more or less would change what the others mean. Beside
-    tables, README and LICENSE describe; beside images, metadata.csv and the like do. A dataset card that
-    names its data files decides by itself.
+    A folder that mixes text and tables is refused, and so are tables of different formats: `datasets` would
+    read all files as the most frequent kind, so one more file could change what the others mean. README and
+    LICENSE beside tables, and metadata.csv and the like beside images, are descriptions and do not count. A
+    dataset card that names its data files decides by itself.
 
     Raises ValueError for such mixtures, for archives, and where no file matches.
     """

@@ -1,4 +1,4 @@
-"""From image files, in whatever mode, to grey values: each by its own rule, or refused by its name."""
+"""Image files to grey values: each mode by its own rule, or refused by its name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 def table_images(name: str, column: str, split: str, streaming: bool) -> Iterator[np.ndarray]:
     """The images of a column as grey values, (H, W) uint8 from black to white.
 
-    What an image loses on the way is said once for all of them. Raises ValueError that names the image for
-    one that is damaged, too large, or of a mode whose white nobody knows.
+    One log line says what images lose on the way. Raises ValueError, with the image's name, for an image that
+    is damaged, too large, or of a mode without a known white.
     """
     table = load_table(name, column, split, streaming, "image_column", images=True)
     found = find(name, images=True)

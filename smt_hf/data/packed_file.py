@@ -42,8 +42,8 @@ def pack(
 
     Documents are separated by one end-of-text token. Memory use does not grow with the corpus:
     tokens go to temporary files beside `path`, which are then copied into one Arrow file; that is
-    renamed to `path` once it is on disk, so no reader ever sees a part of it. What a packing that was
-    killed has left there is removed first. notes: kept beside the counts.
+    renamed to `path` once it is on disk, so no reader ever sees a part of it. Remains of a packing that was
+    killed are removed first. notes: kept beside the counts.
 
     Raises ValueError for a tokenizer without an end-of-text token, ids outside its vocabulary, or text
     that it cannot encode; OSError, with the path in it, for a disk that is full.
@@ -155,7 +155,7 @@ def naming(path: Path) -> Iterator[None]:
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A new folder in `parent`, removed at the end, and those that dead processes have left removed now.
 
-    Whoever holds the lock in it is alive: the kernel releases it when its process dies, in whatever way.
+    A process that holds the lock in it is alive: the kernel releases the lock when the process dies.
     """
     for folder in parent.glob(f"{TEMPORARY}*"):
         if _abandoned(folder):

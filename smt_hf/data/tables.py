@@ -68,7 +68,7 @@ def load_table(name: str, column: str, split: str, streaming: bool, argument: st
 
 
 def splits_of(name: str, streaming: bool, images: bool = False) -> list[str]:
-    """The splits of a table, [] of what has none: text files, "python-docs", "digits".
+    """The splits of a table; [] for data without splits: text files, "python-docs", "digits".
 
     Raises ValueError for a name that cannot be read.
     """
@@ -83,7 +83,7 @@ def splits_of(name: str, streaming: bool, images: bool = False) -> list[str]:
 
 
 def own_split(name: str, split: str, asked: str | None, splits: list[str]) -> str | None:
-    """The split of `splits` that data are judged on, None where that is a part of `split`.
+    """Which of `splits` data are judged on; None where they are judged on a part of `split`.
 
     asked: the split that a user chose; `split` itself stands for a part of it. Without a choice, training
     on "train" is judged on the data's own "validation", where there is one.
@@ -98,10 +98,10 @@ def own_split(name: str, split: str, asked: str | None, splits: list[str]) -> st
 
 
 def by_split(name: str, files: list[Path]) -> dict[str, list[str]]:
-    """Files by split, which a word in their path below `name` says: "data/test-0001.parquet" is of the test.
+    """Files by split. A word in the path below `name` says it: "data/test-0001.parquet" belongs to the test.
 
-    Files of which nothing is said are training, and so is a file that was named by itself, or all that a
-    pattern matches if they are of one split.
+    Other files are training. So is a file that was named by itself, and so are all files that a pattern
+    matches if they belong to one split.
     """
     root = Path(name).expanduser()
     splits: dict[str, list[str]] = {}

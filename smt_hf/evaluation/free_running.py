@@ -18,7 +18,7 @@ CHUNK = 256
 
 
 def horizon_edges(length: int) -> list[int]:
-    """0, 32, 64, 128, … , length: buckets that double, as drift shows on a logarithmic scale."""
+    """0, 32, 64, 128, … , length: edges of buckets that double, since drift shows best on a log scale."""
     edges = [0]
     edge = 32
     while edge < length:
@@ -38,7 +38,7 @@ def token_losses(
     hits = torch.zeros_like(losses, dtype=torch.bool)
     for start in range(0, input_ids.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        # Most tasks ask at their end alone, and a readout costs more than a step of most cells.
+        # Most tasks ask only at their end, and a readout costs more than a step of most cells.
         asked = (shift_labels[:, part] != -100).any(0).nonzero()[:, 0]
         keep = asked if len(asked) else 1  # a forward reads something out
         outputs = model(input_ids=input_ids[:, part], cache=past, use_cache=True, logits_to_keep=keep)
@@ -74,8 +74,8 @@ def evaluate_rows(
     """Free-running, cold-start metrics of rows (N, T).
 
     Returns `loss` (nats per target), `accuracy`, `targets` (their number) and `by_horizon`: the same per
-    bucket of positions, `start` ≤ position < `end`, buckets without a target left out. The model's
-    training mode is put back.
+    bucket of positions, `start` ≤ position < `end`, without buckets that have no target. The model's training
+    mode is restored.
     """
     training = model.training
     model.eval()
@@ -98,8 +98,8 @@ def evaluate_lengths(
 ) -> dict[int, dict[str, Any]]:
     """Free-running, cold-start metrics (`evaluate_rows`) of a task or of images at each of `lengths`.
 
-    Rows are the task's own, in order, as many as have at most `max_targets` answers together, but at
-    least one. All lengths are made before anything is measured, so that one that cannot be raises at once.
+    Rows are the task's own, in order: at least one, and as many as have at most `max_targets` answers
+    together. All lengths are made before anything is measured, so an impossible one raises at once.
     """
     metrics = {}
     for length, rows in {length: task.at_length(length) for length in lengths}.items():
@@ -117,7 +117,7 @@ def drift(
 ) -> list[dict[str, float]]:
     """Mean squared difference of free-running and teacher memory at each of `timesteps`, rows (B, T).
 
-    0: the RNN is where the teacher would be; 2: the memories have nothing to do with each other.
+    0 means that the RNN is where the teacher would be, and 2 that the memories are unrelated.
     """
     labels = teacher.encode(input_ids, timesteps)
     core = model.model

@@ -1,6 +1,6 @@
 """How much a token at a distance changes the loss: the gradient that can teach to remember it.
 
-B rows, T tokens. Norms are relative to that of the last token, so that cells of any scale compare.
+B rows, T tokens. Norms are relative to the last token's, so that cells of different scales compare.
 """
 
 import torch
@@ -10,7 +10,7 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 
 
 def _by_distance(loss: torch.Tensor, embeds: torch.Tensor) -> list[float]:
-    """‖∂loss/∂embedding of x_t‖, mean over rows, over that of the last token: entry d is d tokens back."""
+    """Entry d: the mean over rows of ‖∂loss/∂embedding‖ at d tokens back, relative to the last token's."""
     (gradient,) = torch.autograd.grad(loss, embeds)
     norms = gradient.norm(dim=-1).mean(0).flip(0)
     return (norms / norms[0].clamp(min=torch.finfo(norms.dtype).tiny)).tolist()

@@ -18,8 +18,8 @@ def generate_pixels(model: Any, dataset: Any, given: torch.Tensor, seed: int = S
 
     dataset: `PixelSequences` that the model was trained on; says the shape and the symbols.
     given: the first n pixels of each image, grey levels (B, n); n = 0 draws from nothing.
-    Returns grey levels (B, H, W) int64; the given pixels are kept. The same every time for a seed, and
-    the generator's state outside is left as it was.
+    Returns grey levels (B, H, W) int64; the given pixels are kept. A seed gives the same images every time,
+    and the global generator is left as it was.
     """
     height, width = dataset.image_shape
     levels = dataset.grey_levels

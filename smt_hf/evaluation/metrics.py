@@ -31,7 +31,7 @@ def report(metrics: dict[str, Any], kind: str, bytes_per_token: float) -> dict[s
 
 
 def report_by_length(metrics: dict[int, dict[str, Any]], chance: float) -> dict[str, Any]:
-    """What it prints of a task: accuracy at the first length, and at each; `chance` is what guessing has."""
+    """What it prints of a task: accuracy at the first length and at each length; `chance`: by guessing."""
     first = next(iter(metrics.values()))
     return {
         "accuracy": first["accuracy"],

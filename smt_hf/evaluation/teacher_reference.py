@@ -8,13 +8,13 @@ from transformers import DynamicCache
 
 from .free_running import by_horizon
 
-# Labels of one call: bounds the attention, which grows with the square of them.
+# Labels of one call. The attention grows with their square.
 LABELS = 128
 
 
 @torch.no_grad()
 def evaluate_teacher(teacher: Any, input_ids: torch.Tensor, shift_labels: torch.Tensor) -> dict[str, Any]:
-    """As `evaluate_rows`, from the teacher's own label at every timestep by its own readout.
+    """As `evaluate_rows`, but the teacher's own readout reads its own label at every timestep.
 
     input_ids, shift_labels (B, T). Only timesteps within the teacher's `context_length` are judged, and only
     those are encoded at which some row has a target. No cell takes part, so nothing drifts.
@@ -40,14 +40,14 @@ def evaluate_prompt(
     """What the label at the end of the prompt, m_q, is worth; input_ids, shift_labels (B, T).
 
     The prompt x_0 … x_q is all tokens before the one at which the first answer, y_{q+1}, is due.
-    `evaluate_teacher` asks for each answer when it is due, and the encoder may look it up in the context
-    then; a cell has nothing but its memory.
+    `evaluate_teacher` asks for each answer when it is due, so the encoder may look it up in the context. A
+    cell has only its memory.
 
     Returns `prompt_length` q + 1 in tokens, and two accuracies on the answers y_{q+1} … y_{q+F−1} by the
     teacher's `future_length` F: `label_holds`, of the decoder given m_q and the tokens in between (which may
     tell of the answers too, as later pairs of `modular` do), and `from_label`, of the cell that starts from m_q
-    and goes on by itself. None where there is no prompt, or not the same one in all rows, or a longer one than
-    the teacher's context, or with F = 1 no answer.
+    and goes on by itself. None where rows have no prompt or prompts of different lengths, where the prompt is
+    longer than the teacher's context, or where F = 1 leaves no answer.
     """
     first = (shift_labels != -100).int().argmax(1)  # 0 as well where there is none
     prompt = int(first[0])

@@ -21,36 +21,36 @@ TASK_SMT: dict[str, Any] = {
     "dmt_fraction": 0.5,  # drift is most of the gap between teacher and free-running cell
     "dmt_learning_rate": 1.5e-3,
 }
-# Where every symbol of a row counts, and not one: string, stack, keys, numbers.
+# For tasks where every symbol of a row counts: string, stack, keys, numbers.
 SYMBOLS: dict[str, Any] = {
     **TASK,
-    "num_readout_layers": 2,  # and 4 labels: the teacher's loss on reverse copy 0.28 and not 1.0 in 3 minutes
-    # A quarter of the rows of a step in a quarter of its time: reverse copy is 0.63 right and not 0.48.
+    "num_readout_layers": 2,  # with 4 labels: teacher's loss on reverse copy 0.28 instead of 1.0
+    # A quarter of the rows takes a quarter of the time: reverse copy reaches 0.63 instead of 0.48.
     "batch_size": 16,
     "decay_ratio": 0.6,  # half of what DMT learns, it learns while the rate falls
 }
 SYMBOLS_SMT: dict[str, Any] = {
     "learning_rate": 2e-3,
     "num_labels": 4,  # answers are many, and rows are seen four times as fast as with 16
-    # Ten times the paper's dynamics, a hundred times its uniformity, and both together: without the second, six
-    # sevenths of a label are the same for every string, and the cell's error, small beside all of it, is a
-    # sixth of what differs. Reverse copy after 5 minutes: 0.55 with 0.3 and 0.001, 0.81 with these.
+    # Ten times the paper's dynamics weight needs a hundred times its uniformity weight. Without the second,
+    # six sevenths of a label are the same for every string, and the cell's error is a sixth of what differs.
+    # Reverse copy after 5 minutes reaches 0.81 with these weights, and 0.55 with 0.3 and 0.001.
     "dynamics_weight": 1,
     "uniformity_weight": 0.1,
     "dmt_fraction": 0.6,
     "dmt_learning_rate": 1.5e-3,
-    "dmt_label_every": 4,  # labels are most of a step's work; four times as many rows are worth more
+    "dmt_label_every": 4,  # labels are most of a step's work; more rows are worth more
 }
 # A thousand rows that are longer than this take longer to test than a model takes to train.
 LONGEST_TESTED = 4096
-# The best of these is BPTT's result: from what a transformer cell bears to what a GRU likes best.
+# The best of these is BPTT's result. The lowest suits a transformer cell, the highest a GRU.
 BPTT_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
 class Length:
-    """A training length. arguments: those it needs, which win over a method's; with max_steps among them, that
-    is each run's budget, otherwise it is `minutes` on one CPU core."""
+    """A training length. arguments: what it needs, which wins over a method's. The budget of a run is
+    `minutes` on one CPU core, or max_steps if the arguments have it."""
 
     minutes: float
     arguments: Arguments = field(default_factory=dict)

@@ -33,11 +33,11 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def timesteps_asked(targets: torch.Tensor) -> torch.Tensor | slice:
-    """The columns of targets (B, n) in which some row has one, the first if none has; a slice if it is all.
+    """The columns of targets (B, n) in which some row has one; the first if none has, a slice if all have.
 
-    What nobody asks for need not be read out, and in most tasks that is most of it: a DMT step of reverse copy
-    spends two fifths of its time on readouts. All columns on an accelerator, where looking would make the host
-    wait at every step, and in a compiled step, whose shapes would depend on the data.
+    Only what is asked for need be read out, and most tasks ask for little: a DMT step of reverse copy
+    spends two fifths of its time on readouts. An accelerator gets all columns, since looking would make the
+    host wait at every step. So does a compiled step, whose shapes would depend on the data.
     """
     if targets.device.type != "cpu" or torch.compiler.is_compiling():
         return slice(None)
@@ -64,9 +64,9 @@ def label_readout_loss(teacher: SMTTeacher, memory: torch.Tensor, answers: torch
 def imitation_loss(error: torch.Tensor) -> torch.Tensor:
     """The mean over memories of e / (1 + e/s), e the mean squared error of one and s = 0.3 (Geman–McClure).
 
-    error (…), of each memory what `dynamics_loss` is the mean of. The loss is their mean where they are much
-    smaller than s and never more than s, so that memories which have drifted away for good do not outweigh
-    those that can still be kept.
+    error (…): each memory's mean squared error. Where errors are much smaller than s the loss is their mean,
+    and it is never more than s. Memories that have drifted away for good thus do not outweigh those that can
+    still be kept.
     """
     return (error / (1 + error / DMT_ERROR_SCALE)).mean()
 
@@ -106,22 +106,23 @@ def smt_loss(
     """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
 
     L = L_pred + 0.1 L_dyn + 0.001 L_unif + L_read + 0 L_cell + L_trunk, by the weights' defaults
-    L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds). With
-    `predict_from`, ≥ −1, that is the t of L_pred, and its label is one more where it is not among the n.
+    L_pred: cross-entropy of the decoder on y_t … y_{t+F−1} given m_t (as many as the sequence holds).
+    `predict_from`, ≥ −1, is the t of L_pred if it is given; its label is encoded too where it is not among
+    the n.
     L_dyn: the n − 1 transitions between the labels, each from the teacher's memory, m_s → m_{s+1}.
     L_unif: uniformity of the labels.
-    L_read: cross-entropy of y_s from m_s alone, at all n labels: what the RNN will have to do.
-    L_cell: cross-entropy of y_{s+1} from f_θ(m_s, x_{s+1}), the cell's own of these n − 1 memories. It reaches
-    the encoder too: a label that the teacher can read need not be one that the cell can turn into an answer.
+    L_read: cross-entropy of y_s from m_s alone, at all n labels. The RNN will have to do this.
+    L_cell: cross-entropy of y_{s+1} from f_θ(m_s, x_{s+1}), the n − 1 memories that the cell makes. It
+    reaches the encoder too, because the cell may be unable to answer from a label that the teacher can read.
     L_trunk: cross-entropy of y_s at every token of the causal trunk.
-    detach_labels: L_dyn trains the cell alone; otherwise the encoder too, whose labels become what a cell
-    can follow. The parts are returned without their weights.
+    detach_labels: L_dyn trains the cell alone. Otherwise it trains the encoder too, which learns labels that
+    a cell can follow. The parts are returned without their weights.
     The cell is never unrolled: no gradient path between two tokens is longer than one application.
 
-    Deviations from the paper, which has n = 2, L_pred, L_dyn and L_unif: t may be anything from −1, so
-    that the RNN can start cold; L_read and L_trunk make memories readable many times sooner, since the
-    first target is 1/F of L_pred, and L_pred sees one label of a sequence. `predict_from` is for rows that
-    are asked for all at once: of a uniform t few say what the label at the end of the prompt must hold.
+    The paper has n = 2, L_pred, L_dyn and L_unif. Deviations: t may be −1, so that the RNN can start cold.
+    L_read and L_trunk make memories readable many times sooner, since the first target is 1/F of L_pred, and
+    L_pred sees one label of a sequence. `predict_from` is for rows whose answers all come at the end: few
+    uniform t teach what the label at the end of the prompt must hold.
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     # Nothing has been read yet at t = −1, and nothing is asked for: y_{−1} = −100. So y_t = targets[t + 1].
@@ -184,13 +185,13 @@ def dmt_loss(
     pass train f_θ(m̂_t, x_{t+1}) → m_{t+1} and the readout of the result:
     L = 10 · `imitation_loss` + cross-entropy of y_{t+1}. The teacher is frozen: its labels carry no gradient.
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
-    label_every: only every n-th step of the window is trained, from the `offset`-th on; the others are
-    rolled out alone. The official code has n = 16.
+    label_every: train only every n-th step of the window, from the `offset`-th on, and roll the others out.
+    The official code has n = 16.
 
-    Deviations from the paper: its L is 10 · L_dyn + cross-entropy, and every error counts in full; and it
-    trains the readout alone on the cross-entropy, which here reaches the cell too, through the one
-    application. m̂_t is detached, so nothing goes back through time; but the cell may become better than
-    its teacher (studies/LOG.md).
+    Deviations: the paper's L is 10 · L_dyn + cross-entropy, where every error counts in full. Its
+    cross-entropy trains the readout alone; ours reaches the cell too, through the one application. m̂_t is
+    detached, so no gradient goes back through time. The cell may become better than its teacher
+    (studies/LOG.md).
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)

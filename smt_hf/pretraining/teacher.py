@@ -26,8 +26,8 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.models.readout import Readout
 
 ENCODER_TYPES = ("causal", "bidirectional")
-# Tokens that the causal trunk sees at a glance. Attention has to find its neighbours before it can learn
-# anything from them; a convolution has them from the first step (studies/LOG.md).
+# Width of the trunk's convolution, in tokens. Attention must find neighbours before it can learn from them; a
+# convolution sees them from the first step (studies/LOG.md).
 CONVOLUTION_WIDTH = 4
 
 
@@ -83,11 +83,11 @@ class SMTTeacherConfig(PreTrainedConfig):
 class SMTTeacher(PreTrainedModel):
     """Encoder m_t = E_φ(x_0 … x_t) and decoder p(y_τ | m_t, x_{t+1} … x_τ), τ = t … t+F−1.
 
-    The encoder appends K learned register tokens per label to the context; what comes out at their
-    places, RMS-normalised, is the memory. For the empty context (timestep −1) it is m_∅.
-    Source: Kumar & Isola 2026. Deviations, all of the causal encoder: one trunk shared by many labels;
-    a short convolution over its embeddings; registers start from the last token; the trunk predicts the
-    next token too (see `smt_loss`).
+    The encoder appends K learned register tokens per label to the context. The memory is the RMS-normalised
+    output at their places; for the empty context (timestep −1) it is m_∅.
+    Source: Kumar & Isola 2026. Deviations of the causal encoder: many labels share one trunk; a short
+    convolution runs over its embeddings; registers start from the last token; the trunk predicts the next
+    token too (see `smt_loss`).
     """
 
     config_class = SMTTeacherConfig
@@ -131,7 +131,7 @@ class SMTTeacher(PreTrainedModel):
     def encode_with_trunk(
         self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Also the trunk's hidden states (B, max(timesteps)+1, D), if asked for and there are any."""
+        """As `encode`, and the trunk's hidden states (B, max(timesteps)+1, D), None where there are none."""
         if not timesteps or min(timesteps) < -1 or max(timesteps) >= input_ids.shape[1]:
             raise ValueError(f"timesteps {list(timesteps)} must lie in -1 … {input_ids.shape[1] - 1}.")
         if self.config.encoder_type == "bidirectional":
@@ -161,8 +161,8 @@ class SMTTeacher(PreTrainedModel):
 
         Tokens see the tokens before them. The registers of label t see x_0 … x_t and one another; they
         stand at positions t … t+K−1 and start from the convolved embedding of x_t, so that a register is
-        at first a copy of the trunk's own last token. Without that the labels say nothing for hundreds of
-        steps, and collapse under the dynamics loss before anybody reads them.
+        at first a copy of the trunk's own last token. Otherwise labels carry nothing for hundreds of steps
+        and collapse under the dynamics loss before they are read.
         """
         batch, num_labels, num_registers = input_ids.shape[0], len(timesteps), len(self.registers)
         length = max(timesteps) + 1  # later tokens are seen by no register
@@ -200,7 +200,7 @@ class SMTTeacher(PreTrainedModel):
         trunk = trunk and length > 0
         if trunk:
             x = self.encoder[-1](x, rotary, attend)
-        else:  # nobody reads the tokens of the last block
+        else:  # the tokens of the last block are not read
             x = self.encoder[-1](x, rotary, attend_registers, queries=slice(length, None))
         memory = x[:, length if trunk else 0 :].unflatten(1, (num_labels, num_registers))
         return normalize_memory(memory, self.config.rms_norm_eps), x[:, :length] if trunk else None
@@ -223,7 +223,7 @@ class SMTTeacher(PreTrainedModel):
 def hand_over(teacher: SMTTeacher, model: SMTForCausalLM) -> None:
     """Give the model what the teacher has learned: the decoder as readout, its head, and m_∅.
 
-    From here on the model reads, predicts and starts cold by itself. The named end of the SMT phase.
+    This ends the SMT phase: from here on the model reads, predicts and starts cold by itself.
     """
     model.model.readout.load_state_dict(teacher.readout.state_dict())
     model.lm_head.load_state_dict(teacher.lm_head.state_dict())

@@ -28,7 +28,7 @@ from .study import Run, Study, in_metric
 
 # Recipes that change a part of another: they have a section each, and no row on top.
 CHANGES = {"ablations", "compression", "normalisation", "sweeps", "finetune"}
-README_TASKS = ("retrieval", "reverse-copy", "stack", "recall", "modular", "parity", "python-docs")
+README_TASKS = ("retrieval", "reverse-copy", "stack", "recall", "python-docs")
 REACHES = {"retrieval256": "retrieval at 256", "text": "text"}
 DISTANCES = (8, 16, 32, 62, 127, 254)
 

@@ -14,7 +14,7 @@ from smt_hf.reporting.tables import tables_of
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 PAGES = [ROOT / f"{name}.md" for name in (
-    "README", "RESULTS", "docs/performance", "docs/export", "docs/scaling", "studies/LOG",
+    "README", "RESULTS", "results/README", "docs/performance", "docs/export", "docs/scaling", "studies/LOG",
 )]  # fmt: skip
 FOLDERS = find_studies(RESULTS)
 
@@ -26,7 +26,7 @@ def studies() -> dict[str, Study]:
     return {folder.name: study for folder in FOLDERS if (study := read_study(folder)) is not None}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_page_has_the_tables_that_the_stored_results_make(page, studies):
     """`smt-hf report results --update` with the names above makes them anew."""
     assert START.search(page.read_text(encoding="utf-8"))
@@ -35,8 +35,9 @@ def test_a_page_has_the_tables_that_the_stored_results_make(page, studies):
     )
 
 
-def test_every_study_of_a_recipe_has_its_table_on_the_page_of_results(studies):
-    asked = {name[1] for name in START.finditer((ROOT / "RESULTS.md").read_text(encoding="utf-8"))}
+def test_every_study_of_a_recipe_has_its_table_on_a_page_of_results(studies):
+    pages = (ROOT / "RESULTS.md", RESULTS / "README.md")
+    asked = {name[1] for page in pages for name in START.finditer(page.read_text(encoding="utf-8"))}
     made = tables_of(RESULTS, studies.values(), list(EXPERIMENTS))
     known = {name for name, study in studies.items() if study.name in EXPERIMENTS}
     assert known and {name for name in made if name.split()[0] == "runs" and name.split()[1] in known} <= asked
@@ -52,7 +53,8 @@ def test_the_evidence_and_the_documents_stay_small():
     drawn = {".png", ".html"}  # `smt-hf report results` leaves them there, and git ignores them
     assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.suffix not in drawn) <= 3e6
     assert not list(RESULTS.rglob("metrics.jsonl")) and not list(RESULTS.rglob("run.json"))
-    assert len((ROOT / "studies" / "LOG.md").read_text(encoding="utf-8").splitlines()) <= 250
+    for page, most in (("README.md", 150), ("RESULTS.md", 300), ("studies/LOG.md", 250)):
+        assert len((ROOT / page).read_text(encoding="utf-8").splitlines()) <= most, page
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

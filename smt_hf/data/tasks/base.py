@@ -53,8 +53,8 @@ def below(draws: np.ndarray, limit: int) -> np.ndarray:
 class SyntheticTask(StackedRows, ABC):
     """Endless generated rows with known answers: `input_ids` and aligned `shift_labels`, -100 elsewhere.
 
-    sequence_length: T, tokens in a row. What grows with it is said by each task; its vocabulary never
-        does, so that a model trained at one length can be tested at any other.
+    sequence_length: T, tokens in a row. Each task says what grows with it. The vocabulary never does, so a
+        model trained at one length can be tested at any other.
     split, seed: a row is a pure function of (seed, split, index, T) and the task's own sizes: a
         counter-based hash, so there is no generator state to save, and any batch, order or number of
         workers gives the same rows. Training and validation take their counters from disjoint halves
@@ -63,7 +63,7 @@ class SyntheticTask(StackedRows, ABC):
     num_examples: rows; by default 2^31 for training and 1024 for validation.
 
     The last id, `vocab_size` - 1, is the tokenizer's `<|pad|>`, which no row holds.
-    Raises ValueError, in one sentence, for a length or sizes that cannot be.
+    Raises ValueError, in one sentence, for an impossible length or size.
     """
 
     sequence_length: int

@@ -25,8 +25,8 @@ class ModularTask(SyntheticTask):
         input_ids     1    0    4    1    3  4    0  3
         shift_labels  -100 -100 -100 -100 4  -100 3  -100
 
-    Chance accuracy is 1/V; repeating the y of an x that came before gets the more right, the longer T
-    is. Raises ValueError for T < 5 or a V that is not prime.
+    Chance accuracy is 1/V. Repeating the y of an earlier x gets more right as T grows.
+    Raises ValueError for T < 5 or a V that is not prime.
     Source: Kumar & Isola 2026, in-context learning; there a, b < V/5, and every y is predicted.
     """
 

@@ -14,9 +14,9 @@ from .base import SyntheticTask, below
 class ParityTask(SyntheticTask):
     """T uniform bits; after each one, the sum of all bits so far modulo 2 is due.
 
-    Ids 0 and 1 are the bits. Every position has a target: of all T, and not only the last, because a
-    parity asked for once at the end gives no gradient towards its parts. T is the number of bits; one bit
-    of memory is enough for any of them, so accuracy at longer T shows whether that bit was found.
+    Ids 0 and 1 are the bits. Every position has a target, because a parity that is asked for only at the end
+    gives no gradient towards its parts. T is the number of bits. One bit of memory is enough for any T, so
+    accuracy at longer T shows whether that bit was found.
 
     Worked example, T = 6:
 

@@ -16,7 +16,7 @@ COMPRESSION = Recipe(
     lengths={32: replace(COPY.lengths[32], minutes=6)},
     cells=("gru",),
     arguments={**SYMBOLS, "num_memory_tokens": 4},  # 64 × 4, the largest, is the recipe as it is
-    # As copying was when these were run; a fifth of 6 minutes is too little for the labels.
+    # The copying recipe had this share when these ran. A fifth of 6 minutes is too little for the labels.
     smt={**SYMBOLS_SMT, "dmt_label_every": 2, "dmt_fraction": 0.6, "dmt_learning_rate": 5e-4},
     bptt_learning_rates=(),
     tested=COPY.tested,

@@ -11,8 +11,8 @@ FINETUNE = Recipe(
     smt=TEXT.smt,
     bptt=TEXT.bptt,
     tested=(),
-    # The teacher is bounded by SMT's share and DMT needs little, so BPTT gets what DMT can spare. It goes on
-    # from trained weights: a lower rate than from scratch, and a tenth of that rate in case it is too high.
+    # SMT's share bounds the teacher and DMT needs little, so BPTT gets what DMT can spare. BPTT goes on from
+    # trained weights, so its rate may have to be lower than from scratch: the second is a tenth of the first.
     variants=by_name(
         {"dmt_fraction": 0.2, "bptt_fraction": 0.4, "bptt_learning_rate": 1e-3},
         {"dmt_fraction": 0.2, "bptt_fraction": 0.4, "bptt_learning_rate": 1e-4},

@@ -12,5 +12,6 @@ RECENCY = Recipe(
     arguments=SYMBOLS,
     smt=SYMBOLS_SMT,
 )
-# Asking the end of the list (prompt-fraction 0.5, cell-readout-weight 1) leaves fewer steps: 0.75, not 0.85.
+# Asking the end of the list (prompt-fraction 0.5, cell-readout-weight 1) leaves fewer steps and gives 0.75
+# instead of 0.85.
 PRIMACY = replace(RECENCY, about="say the first 4 symbols of a list", dataset="primacy")

@@ -7,7 +7,7 @@ STACK = Recipe(
     dataset="stack",
     lengths={64: Length(15, {"curriculum_start_length": 8, "rollout_length": 32})},
     arguments=SYMBOLS,
-    # The teacher is 0.97 right after 6 minutes and 0.99 after 7.5; the cell 0.94 with either, and with 9;
-    # 0.96 with both cores, and half as many steps again.
+    # After 6 minutes of SMT the teacher is right 0.97 of the time, after 7.5 minutes 0.99. The cell gets 0.94
+    # after 6, 7.5 or 9 minutes, and 0.96 with both cores and 1.5 times the steps.
     smt={**SYMBOLS_SMT, "dmt_fraction": 0.5},
 )
