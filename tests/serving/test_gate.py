@@ -1,4 +1,4 @@
-"""What stands before the server: fields are honoured or refused, strangers kept out, and everything has limits."""
+"""What stands before the server: fields are honoured or refused, strangers kept out, and all has limits."""
 
 import asyncio
 import json
