@@ -132,7 +132,7 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
     from fastapi.responses import JSONResponse
     from jinja2 import TemplateError
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import model_manager
+    from transformers.cli.serving import model_manager as of_the_library
 
     from smt_hf import SMTForCausalLM
     from smt_hf.serving.gate import REQUEST
@@ -140,7 +140,7 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
     # The server looks a model's class up by its name, in `transformers` alone.
     transformers.SMTForCausalLM = SMTForCausalLM  # type: ignore[attr-defined]
 
-    class Loaded(model_manager.ModelManager):  # type: ignore[misc, valid-type]
+    class Loaded(of_the_library.ModelManager):
         """Has the model that `load_model` read and checked."""
 
         def _load_processor(self, *_: Any, **__: Any) -> Any:
@@ -149,11 +149,11 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
         def _load_model(self, *_: Any, **__: Any) -> Any:
             return model
 
-        def get_gen_models(self, *_: Any) -> list[dict[str, Any]]:
+        def list_models(self, cache_dir: str | None = None) -> list[dict]:
             """Clients ask for the list before anything else; by itself it names what the Hub's cache holds."""
             return [{"id": name, "object": "model", "created": 0, "owned_by": "smt-hf"}]
 
-        list_models = get_gen_models
+        get_gen_models = list_models  # as transformers 5.23 calls it
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         """A request that the model or its tokenizer cannot take is the client's error, not the server's."""
@@ -164,12 +164,13 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
         def start_server(self) -> None:
             """Called when all routes are made: it starts later, behind the gate."""
 
-    before = model_manager.ModelManager
-    model_manager.ModelManager = Loaded
+    module: Any = of_the_library  # the server imports the class when it is made
+    before = module.ModelManager
+    module.ModelManager = Loaded
     try:
         server: Any = Server(name, device=str(model.device), non_blocking=True)
     finally:
-        model_manager.ModelManager = before
+        module.ModelManager = before
     app: Any = server.server.config.app
     for error in (ValueError, TemplateError):
         app.add_exception_handler(error, refuse)
