@@ -47,12 +47,22 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"serving needs {', '.join(missing)}; run: pip install 'smt-hf[serve]'.")
-    from smt_hf.serving.gate import LOCAL, Gate, Limits
-
-    from .loading import check_model_path, load_model
+    from .loading import check_model_path
 
     check_model_path(args.model)
     sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
+    try:
+        serve(args, sockets)
+    finally:
+        close(sockets)
+    return 0
+
+
+def serve(args: argparse.Namespace, sockets: list[socket.socket]) -> None:
+    from smt_hf.serving.gate import LOCAL, Gate, Limits
+
+    from .loading import load_model
+
     model, tokenizer = load_model(args)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = REFUSE_CHAT
@@ -61,16 +71,12 @@ def run(args: argparse.Namespace) -> int:
         model.generation_config.do_sample = True
     limits = Limits(tokens=args.max_tokens, prompt=args.max_prompt, seconds=args.max_seconds)
     hosts = [*LOCAL, args.host, *args.allowed_hosts]
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(text)["input_ids"])
-
     server = server_of(args.model, model, tokenizer)
-    gate = Gate(server.server.config.app, args.model, hosts, limits, count_tokens)
+    config = server.server.config
+    gate = Gate(config.app, args.model, hosts, limits, lambda text: len(tokenizer(text)["input_ids"]))
     model.generate = answered(model.generate, gate)
-    server.server.config.app = gate
-    # Ctrl-C does not wait for answers that are being written.
-    server.server.config.timeout_graceful_shutdown = 1
+    config.app = gate
+    config.timeout_graceful_shutdown = 1  # Ctrl-C does not wait for answers that are being written
     print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
     try:
         server.server.run(sockets=sockets)
@@ -78,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
         for asked in gate.requests.values():
             asked.gone.set()
         server.reset_loaded_models()  # a timer of it would keep the process alive
-    return 0
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
@@ -87,26 +92,37 @@ def listening(host: str, port: int) -> list[socket.socket]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         raise OSError(f"--host {host} is no address; use localhost, or one of this machine.") from None
-    sockets, refused = [], None
+    sockets: list[socket.socket] = []
+    refused = None
     for family, kind, protocol, _, address in found:
         try:
             one = socket.socket(family, kind, protocol)
+        except OSError as error:  # a kind of address that this machine does not have
+            refused = error
+            continue
+        try:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind(address)
             one.listen()
+            sockets.append(one)
         except OSError as error:
+            one.close()
             refused = error
             if error.errno == errno.EADDRINUSE:
+                close(sockets)
                 raise OSError(
                     f"--port {port} of {host} is in use; choose another, or end what uses it."
                 ) from None
-        else:
-            sockets.append(one)
     if not sockets:
         raise OSError(f"--host {host} with --port {port} cannot be listened on: {refused}.")
     return sockets
+
+
+def close(sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
 
 
 def server_of(name: str, model: Any, tokenizer: Any) -> Any:
@@ -116,7 +132,7 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
     from fastapi.responses import JSONResponse
     from jinja2 import TemplateError
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import model_manager
+    from transformers.cli.serving import model_manager as of_the_library
 
     from smt_hf import SMTForCausalLM
     from smt_hf.serving.gate import REQUEST
@@ -124,7 +140,7 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
     # The server looks a model's class up by its name, in `transformers` alone.
     transformers.SMTForCausalLM = SMTForCausalLM  # type: ignore[attr-defined]
 
-    class Loaded(model_manager.ModelManager):  # type: ignore[misc, valid-type]
+    class Loaded(of_the_library.ModelManager):
         """Has the model that `load_model` read and checked."""
 
         def _load_processor(self, *_: Any, **__: Any) -> Any:
@@ -133,11 +149,11 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
         def _load_model(self, *_: Any, **__: Any) -> Any:
             return model
 
-        def get_gen_models(self, *_: Any) -> list[dict[str, Any]]:
+        def list_models(self, cache_dir: str | None = None) -> list[dict]:
             """Clients ask for the list before anything else; by itself it names what the Hub's cache holds."""
             return [{"id": name, "object": "model", "created": 0, "owned_by": "smt-hf"}]
 
-        list_models = get_gen_models
+        get_gen_models = list_models  # as transformers 5.23 calls it
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         """A request that the model or its tokenizer cannot take is the client's error, not the server's."""
@@ -148,12 +164,13 @@ def server_of(name: str, model: Any, tokenizer: Any) -> Any:
         def start_server(self) -> None:
             """Called when all routes are made: it starts later, behind the gate."""
 
-    before = model_manager.ModelManager
-    model_manager.ModelManager = Loaded
+    module: Any = of_the_library  # the server imports the class when it is made
+    before = module.ModelManager
+    module.ModelManager = Loaded
     try:
         server: Any = Server(name, device=str(model.device), non_blocking=True)
     finally:
-        model_manager.ModelManager = before
+        module.ModelManager = before
     app: Any = server.server.config.app
     for error in (ValueError, TemplateError):
         app.add_exception_handler(error, refuse)

@@ -50,7 +50,10 @@ def change_weights(change: Callable[[Weights], Weights]) -> Callable[[Path], Non
 
 
 def write(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text) and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
 
 
 def change_config(**values: Any) -> Callable[[Path], None]:
@@ -62,7 +65,10 @@ def change_config(**values: Any) -> Callable[[Path], None]:
 
 
 def cut(name: str, keep: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(keep((folder / name).read_bytes())) and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_bytes(keep((folder / name).read_bytes()))
+
+    return damage
 
 
 def index_of(*names: str) -> Callable[[Path], None]:

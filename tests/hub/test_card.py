@@ -2,6 +2,7 @@
 # mypy: disable-error-code="arg-type, misc, union-attr"
 """The model card: metadata that the Hub reads, and the figures of the run's own record."""
 
+import ast
 import math
 import re
 import shlex
@@ -14,6 +15,7 @@ from huggingface_hub import ModelCard
 from tiny_run import make_run, python_of
 
 from smt_hf.hub.card import write_card
+from smt_hf.hub.push import address_snippets
 from smt_hf.runs.record import RunRecord
 
 LN2 = math.log(2)
@@ -233,6 +235,43 @@ def test_the_snippets_of_a_task_speak_its_symbols(tmp_path, monkeypatch, capsys)
     for snippet in python_of(text):
         exec(compile(snippet, "card", "exec"), scope)
     assert "n0 <|marker|> 5 n2 " in capsys.readouterr().out
+
+
+HOSTILE = [
+    'a"); import os; ("',
+    "a`b",
+    "```\n# b",
+    "a\\",
+    "a\nb",
+    "<img src=x>",
+    "[a](b)",
+    "a|b",
+    "\x1b[31m",
+    "é",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_stay_names_in_snippets_and_in_prose(tmp_path, name):
+    """Snippets are Python that holds the name as a string; no name makes a heading, a link or a tag."""
+    plain = card(tmp_path, output_dir="runs/x", prompt="y", dataset="z").text
+    words = {"dataset": name, "prompt": name, "command": ["smt-hf", "pretrain", "--dataset", name]}
+    text = card(tmp_path, **words, spec={"hub_model_id": name}).text
+    snippets = python_of(text)
+    strings = [
+        node.value
+        for snippet in snippets
+        for node in ast.walk(ast.parse(snippet))
+        if isinstance(node, ast.Constant)
+    ]
+    assert strings.count(name) >= 4 + 3  # loaded four times, read at least three times
+    outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", text)
+    shown = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", outside)
+    for mark in ("<img", "](b)", "\x1b"):
+        assert mark not in shown.replace("\\[", "").replace("\\]", "").replace("\\<", "")
+    headings = [line for line in outside.splitlines() if line.startswith("#")]
+    assert len(headings) == len([line for line in plain.splitlines() if line.startswith("#")])
+    assert address_snippets(text, record(**words, spec={"hub_model_id": name}), "me/x").count('("me/x"') == 4
 
 
 def test_writing_again_replaces_the_card(tmp_path):

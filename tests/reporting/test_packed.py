@@ -1,5 +1,6 @@
 """The packed form of a study: the same study, in a few small files, or one sentence about what is wrong."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -55,6 +56,19 @@ def test_a_packed_study_is_packed_again_to_the_same_bytes(packed, tmp_path):
     pack(again, tmp_path / "again")
     for name in PACKED:
         assert (tmp_path / "again" / name).read_bytes() == (packed / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["=1+1.txt", "+1", "-1", "@SUM(A1)", "'=1"])
+def test_names_are_no_formulas_of_a_spreadsheet_and_come_back_as_they_were(tmp_path, name):
+    table = [{**row, "task": name} for row in STACK]
+    study = experiment(tmp_path / "live", table, record={**RECORD, "dataset": name}, lines=SMT_LINES)
+    pack(study, tmp_path / "packed")
+    for path in (tmp_path / "live" / "results.csv", tmp_path / "packed" / "runs.csv"):
+        with open(path, newline="") as file:
+            assert {row["task"] for row in csv.DictReader(file)} == {f"'{name}"}
+    found = read_study(tmp_path / "packed")
+    assert found is not None and found.rows == study.rows
+    assert {row["task"] for row in found.rows} == {name}
 
 
 def test_floats_are_rounded_wherever_they_stand():

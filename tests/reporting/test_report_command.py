@@ -65,3 +65,24 @@ def test_only_one_study_is_packed_at_a_time(live, tmp_path, capfd):
     experiment(tmp_path / "other", STACK, record=RECORD, lines=SMT_LINES)
     assert main(["report", str(tmp_path), "--pack", str(tmp_path / "new")]) == 2
     assert "holds 2; name the folder of one" in one_line(capfd.readouterr().err)
+
+
+def test_its_own_page_and_pictures_are_made_anew_and_no_other_file_of_their_names(live, capfd):
+    for _ in range(2):
+        assert main(["report", str(live)]) == 0
+    for path in (live / "report.html", live / "stack.png"):
+        ours = path.read_bytes()
+        path.write_bytes(b"mine")
+        capfd.readouterr()
+        assert main(["report", str(live)]) == 2
+        assert str(path) in one_line(capfd.readouterr().err)
+        assert path.read_bytes() == b"mine"
+        path.write_bytes(ours)
+    assert not list(live.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["q[∕z]", "a[bold]b", ":smile:"])
+def test_names_are_no_markup(live, capsys, name):
+    folder = live.rename(live.with_name(name))
+    assert main(["report", str(folder)]) == 0
+    assert name in capsys.readouterr().out

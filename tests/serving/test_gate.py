@@ -1,4 +1,4 @@
-"""What stands before the server: fields are honoured or refused, strangers kept out, and everything has limits."""
+"""What stands before the server: fields are honoured or refused, strangers kept out, and all has limits."""
 
 import asyncio
 import json
@@ -140,7 +140,7 @@ def test_messages_that_are_not_role_and_text_are_refused(gate, behind, messages)
 
 
 def test_fields_that_ask_for_nothing_are_taken_out_and_the_others_reach_the_model():
-    idle = {"n": 1, "best_of": 1, "echo": False, "logprobs": None, "presence_penalty": 0.0, "user": "me",
+    idle: dict[str, Any] = {"n": 1, "best_of": 1, "echo": False, "logprobs": None, "presence_penalty": 0.0, "user": "me",
             "stream_options": {"include_usage": True}, "tools": [], "stop": [], "suffix": None}  # fmt: skip
     asked = {"prompt": "One", "temperature": 0, "top_p": 0.5, "max_tokens": 7, "stream": True, "seed": 3}
     assert checked(COMPLETIONS, {**idle, **asked}, "mine", 50) == {**asked, "model": "mine"}
@@ -242,23 +242,26 @@ def test_a_client_that_leaves_is_noted_while_the_server_behind_works():
     gone: list[threading.Event] = []
 
     async def slow(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        (asked,) = gate.requests.values()
+        (asked,) = here.requests.values()
         gone.append(asked.gone)
         await receive()
         while not asked.gone.is_set():
             await asyncio.sleep(0.001)
         assert (await receive())["type"] == "http.disconnect"
 
-    gate = Gate(slow, "mine")
+    here = Gate(slow, "mine")
     scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
              "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}  # fmt: skip
-    messages = [{"type": "http.request", "body": b'{"prompt": "One"}'}, {"type": "http.disconnect"}]
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b'{"prompt": "One"}'},
+        {"type": "http.disconnect"},
+    ]
 
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    asyncio.run(asyncio.wait_for(gate(scope, receive, lambda message: asyncio.sleep(0)), 5))
-    assert gone[0].is_set() and gate.requests == {}
+    asyncio.run(asyncio.wait_for(here(scope, receive, lambda message: asyncio.sleep(0)), 5))
+    assert gone[0].is_set() and here.requests == {}
 
 
 def test_more_requests_than_may_wait_are_turned_away():
