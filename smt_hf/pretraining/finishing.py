@@ -55,7 +55,8 @@ def finish(trainer: "SMTPretrainer") -> None:
 
     Raises Interrupted between two parts, and at once in the upload; what `push` does.
     """
-    record, folder, main = trainer.record, trainer.folder, trainer.accelerator.is_main_process
+    record, folder, args = trainer.record, trainer.folder, trainer.args
+    main = trainer.accelerator.is_main_process
     if not record.finished:
         record.steps = trainer.step
         for name in COSTS:
@@ -73,9 +74,7 @@ def finish(trainer: "SMTPretrainer") -> None:
         record.status = "finished"
         if main:
             record.write(folder.path)
-            if not trainer.args.checkpoint_every:
-                drop_checkpoints(folder.checkpoints)
-    args = trainer.args
+            drop_checkpoints(folder.checkpoints, args.save_total_limit if args.checkpoint_every else 0)
     if main and args.push_to_hub and args.hub_model_id and PUSH not in record.finishing:
         with trainer.signals.at_once(folder.path):
             push(folder.path, args.hub_model_id, private=args.hub_private_repo)
@@ -93,9 +92,10 @@ def save_model(folder: Path, model: Any, tokenizer: Any, teacher: Any) -> None:
             teacher.save_pretrained(part / "teacher")
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Of a run that keeps none: those that its end, or a signal, made."""
-    for path in list_checkpoints(folder):
+def drop_checkpoints(folder: Path, keep: int) -> None:
+    """All but the newest; of a run that keeps none, those that its end, or a signal, made."""
+    found = list_checkpoints(folder)
+    for path in found[: max(0, len(found) - keep)]:
         discard(path)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -188,8 +188,6 @@ class SMTPretrainer:
                 # Remembered on the device; looked at only when something is about to be logged or saved.
                 bad_step = torch.where((bad_step < 0) & ~finite, self.step, bad_step)
                 self.seconds += time.perf_counter() - began
-                if self.step % self.agree_every == 0:
-                    self.agree()
                 self._after_step(phase, progress, length, parts, bad_step, optimizer, bar)
         check_finite(bad_step, phase.name, self.folder.checkpoints)
         accelerator.free_memory()
@@ -231,6 +229,8 @@ class SMTPretrainer:
             shown = {name.removesuffix("_loss")[:7]: f"{value:.2f}" for name, value in values.items()}
             bar.set_description(phase.name, refresh=False)
             bar.set_postfix(shown)
+        if self.step % self.agree_every == 0:
+            self.agree()
         done = self._progress()
         evaluations = args.num_evaluations
         if evaluations and math.floor(done * evaluations) > math.floor(progress * evaluations) and done < 1:

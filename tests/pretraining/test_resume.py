@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers.modeling_utils as library
+from safetensors import SafetensorError
 from tiny_training import (
     Stream,
     assert_same_weights,
@@ -244,6 +246,51 @@ def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+def test_a_checkpoint_of_0_1_without_the_agreed_time_goes_on_from_the_main_process_s(tmp_path):
+    """So does one that has it, from the first line on, and its rates and phases with it."""
+    for name, has in (("new", True), ("old", False)):
+        folder = tmp_path / name
+        train_until(folder, 8 * 4 + 3, checkpoint_every=3, max_minutes=1.0)
+        path = folder / "checkpoints" / "step_0000003" / "state.json"
+        state = json.loads(path.read_text())
+        state |= {"seconds": 30.0, "agreed_seconds": 36.0}  # on other processes their own clock may be behind
+        if not has:
+            del state["agreed_seconds"]
+        path.write_text(json.dumps(state))
+        trainer = tiny_trainer(folder, checkpoint_every=3, max_minutes=1.0)
+        trainer._begin(resume=True)
+        trainer.folder.release()
+        assert trainer._progress() == (0.6 if has else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (OSError(122, "Disk quota exceeded"), True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (OSError(13, "Permission denied"), False),
+        (SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"), False),
+    ],
+)
+@pytest.mark.parametrize("where", ["checkpoint", "model"])
+def test_only_a_full_disk_is_called_full(tmp_path, monkeypatch, error, full, where):
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if where == "checkpoint":
+            patch.setattr(checkpoints, "save_file", fail)
+        else:
+            patch.setattr(library, "safe_save_file", fail)
+        with pytest.raises(OSError) as raised:
+            tiny_trainer(tmp_path, Stream(), Stream()).train()
+    assert ("free some disk space" in str(raised.value)) == full and str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.rglob(".*"))
+    final_state(tmp_path, resume=True)
+
+
 class OtherStream(Stream):
     fingerprint = "of another stream"
 
@@ -257,6 +304,7 @@ class OtherStream(Stream):
         ({"seed": 5}, ["seed", "0 (now 5)"]),
         # What shapes the schedule or the steps: a phase would run at another rate, or not at all.
         ({"max_steps": 16}, ["max_steps 8 (now 16)"]),
+        ({"max_steps": 2}, ["max_steps 8 (now 2)"]),  # fewer than are done
         ({"dmt_fraction": 0.0}, ["dmt_fraction 0.5 (now 0.0)"]),
         ({"batch_size": 4}, ["batch_size 8 (now 4)"]),
         ({"learning_rate": 1e-4}, ["learning_rate", "(now 0.0001)"]),
