@@ -89,14 +89,15 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
 }
 # Of `transformers serve`; they need the extra `serve`, and exist once a server runs.
-SERVE = ("_chat_handler", "_completion_handler", "_model_manager", "server", "start_server")
-MANAGER = ("loaded_models", "get_gen_models")
-OWN = {"_actions", "_replace"}  # of the standard library
+SERVE = ("_chat_handler", "_completion_handler", "server", "start_server", "reset_loaded_models")
+MANAGER = ("_load_model", "_load_processor")
+HANDLER = ("_build_generation_config", "_validate_request")
+OWN = {"_replace"}  # of the standard library
 
 
 def listed() -> set[str]:
     names = {name for _, owned in ELSEWHERE.values() for name in owned}
-    return names.union(*RELIED_ON.values(), SERVE, MANAGER, OWN)
+    return names.union(*RELIED_ON.values(), SERVE, MANAGER, HANDLER, OWN)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,9 @@ def test_the_inside_of_transformers_serve_is_there():
     pytest.importorskip("fastapi")
     from transformers.cli.serve import Serve
     from transformers.cli.serving.model_manager import ModelManager
+    from transformers.cli.serving.utils import BaseHandler
 
-    for owner, names in ((Serve, SERVE), (ModelManager, MANAGER)):
+    for owner, names in ((Serve, SERVE), (ModelManager, MANAGER), (BaseHandler, HANDLER)):
         source = inspect.getsource(owner)
         for name in names:
             assert hasattr(owner, name) or f"self.{name}" in source, f"{owner.__name__} has no {name} any more"

@@ -15,7 +15,7 @@ import smt_hf
 
 from . import benchmark, compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
 from .errors import explained
-from .flags import check_numbers, flags_of
+from .flags import check_numbers
 from .loading import quiet
 
 COMMANDS = {
@@ -50,7 +50,6 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
             pretrain.add_arguments(command, words)
         else:
             module.add_arguments(command)
-        command.set_defaults(parser=command)
     return parser
 
 
@@ -74,12 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.words = words
     module, _ = COMMANDS[args.command]
     try:
-        check_numbers(args.parser, args)
+        check_numbers(args)
         smt_hf.register()
         quiet()
         return module.run(args) or 0
     except Exception as error:
-        sentence = explained(error, args, flags_of(args.parser))
+        sentence = explained(error, args, getattr(args, "flags", {}))
         if sentence is None:
             raise  # not the user's doing: a traceback is what a bug report needs
         print(f"smt-hf {args.command}: error: {sentence}", file=sys.stderr)

@@ -16,25 +16,24 @@ def add_number(parser: argparse.ArgumentParser, name: str, kind: type, **options
     limits = {
         limit: options.pop(limit) for limit in ("at_least", "above", "below", "at_most") if limit in options
     }
-    action: Any = parser.add_argument(name, type=kind, **options)
-    action.limits = limits
+    dest = parser.add_argument(name, type=kind, **options).dest
+    keep(parser, "flags", {dest: name})
+    keep(parser, "numbers", {dest: (kind, limits)})
 
 
-def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def keep(parser: argparse.ArgumentParser, name: str, values: Mapping[str, Any]) -> None:
+    """Add to a mapping that stands under `name` among the arguments of a command."""
+    parser.set_defaults(**{name: {**(parser.get_default(name) or {}), **values}})
+
+
+def check_numbers(args: argparse.Namespace) -> None:
     """Raise ValueError for the first number that is out of the range of its flag, or no number at all."""
-    for action in parser._actions:
-        value = getattr(args, action.dest, None)
-        if hasattr(action, "limits") and value is not None:
-            field = (action.dest, action.type, option(dataclasses.MISSING, "", **action.limits))
-            number = dataclasses.make_dataclass("Number", [field])
-            for one in value if isinstance(value, list) else [value]:
+    for name, (kind, limits) in getattr(args, "numbers", {}).items():
+        value = getattr(args, name)
+        number = dataclasses.make_dataclass("Number", [(name, kind, option(dataclasses.MISSING, "", **limits))])
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
                 check_fields(number(one))
-
-
-def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """The flags of a command, by the name of what they set."""
-    return {a.dest: a.option_strings[-1 if len(a.option_strings[0]) == 2 else 0]
-            for a in parser._actions if a.option_strings}  # fmt: skip
 
 
 def add_fields(
@@ -50,6 +49,8 @@ def add_fields(
     Words are taken as they are: `RunSpec` reads them, and says in one sentence what is wrong with them.
     """
     groups: dict[str, Any] = {}
+    names = list(names)
+    keep(parser, "flags", {name: flag(name) for name in names})
     for name in names:
         field = FIELDS[name]
         title = field.metadata["group"]

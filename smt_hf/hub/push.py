@@ -86,7 +86,7 @@ def check_content(folder: Path, files: list[Path]) -> None:
     from smt_hf.models.modeling_smt import SMTForCausalLM
 
     refuse_token(files)
-    if read_json(folder / "config.json").get("cell", "gru") in CELLS:
+    if str(read_json(folder / "config.json").get("cell", "gru")) in CELLS:
         load_whole(SMTForCausalLM, folder, "smt")
     else:  # a class of one's own, which need not be there
         check_numbers(folder)

@@ -122,8 +122,16 @@ def read_live(folder: Path) -> Study | None:
 def read_run(folder: Path, metric: str | None = None) -> Run:
     """The files of a run. metric: that of its evaluations, in words; None: what run.json says.
 
-    Raises ValueError for probes of another version, for a file that is not JSON, and for one that lacks a name.
+    Raises ValueError for probes of another version, for a file that is not JSON, and for one that lacks a name
+    or holds another kind of value.
     """
+    try:
+        return read_files(folder, metric)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"the files of the run in {folder} hold what no run writes ({error}).") from error
+
+
+def read_files(folder: Path, metric: str | None) -> Run:
     lines, probes = folder / "metrics.jsonl", folder / PROBES
     record = RunRecord.read(folder)
     known = None if record is None else of_record(record)

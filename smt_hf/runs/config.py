@@ -1,6 +1,8 @@
 """Config files: YAML with each key once, or the run.json of an earlier run."""
 
 import json
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object; make it again, or delete it.")
     return content
+
+
+def check_types(values: dict[str, Any], hints: dict[str, Any], path: Path) -> None:
+    """Raise ValueError for the first value whose type is not that of its hint, whatever a list of them holds."""
+    for name, value in values.items():
+        hint = hints[name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        plain = tuple(typing.get_origin(kind) or kind for kind in kinds)
+        number = float in plain and isinstance(value, int)
+        if not (isinstance(value, plain) or number) or (isinstance(value, bool) and bool not in plain):
+            raise ValueError(f"{path} has {name} {value!r}, which no run has; make it again, or delete it.")

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .arguments import SMTPretrainingArguments
-from .config import read_json, read_yaml
+from .config import check_types, read_json, read_yaml
 from .environment import environment
 from .files import write_atomic
 from .spec import DATA_FIELDS, FIELDS, RunSpec, checked
 
 FILE = "run.json"
 PHASE = ("name", "start", "end", "learning_rate")
+KINDS = ("text", "image", "task")
 FORMAT = 2  # raised when a field changes its meaning; 1, of smt-hf 0.1, has no number
 
 
@@ -75,7 +77,16 @@ class RunRecord:
         needed = [name for name, f in names.items() if required(f) and name not in content]
         if needed:
             raise ValueError(f"{path} lacks {', '.join(needed)}; it is no record of a run.")
-        return cls(**{name: value for name, value in content.items() if name in names})
+        known = {name: value for name, value in content.items() if name in names}
+        check_types(known, typing.get_type_hints(cls), path)
+        if known["data_kind"] not in KINDS:
+            raise ValueError(
+                f"{path} has data_kind {known['data_kind']!r}; it must be one of {', '.join(KINDS)}."
+            )
+        checked(
+            {n: value for n, value in known["spec"].items() if n in FIELDS and value is not None}, f"{path}: "
+        )
+        return cls(**known)
 
     @classmethod
     def of_finished(cls, folder: str | Path) -> "RunRecord":

@@ -7,6 +7,7 @@ from typing import Any
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 # Kinds of numbers that weights are kept as; others, int8 say, would be read as if they were these.
 FLOATS = ("F16", "BF16", "F32", "F64")
+DTYPES = (None, "auto", "float16", "bfloat16", "float32", "float64")
 SHOWN = 4
 
 
@@ -29,6 +30,11 @@ def load_whole(model_class: Any, source: str | Path, model_type: str) -> Any:
         read_json(generation)  # transformers would go on without a file that it cannot read
     if (found := settings.get("model_type")) != model_type:
         raise ValueError(f"{source} holds a model of type {found!r}; this needs one of type {model_type!r}.")
+    for name in ("dtype", "torch_dtype"):
+        if settings.get(name) not in DTYPES:
+            raise ValueError(
+                f"{source} has {name} {settings[name]!r}; it must be one of {', '.join(DTYPES[1:])}."
+            )
     if "quantization_config" not in settings:
         check_files(source)
     try:
@@ -44,6 +50,10 @@ def load_whole(model_class: Any, source: str | Path, model_type: str) -> Any:
         "not finite": not_finite(model.state_dict().items()),
     }
     refuse(source, faults)
+    for name, value in vars(getattr(model, "generation_config", None) or object).items():
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if name.endswith("_token_id") and not all(type(one) is int for one in ids):
+            raise ValueError(f"the generation_config.json of {source} has {name} {value!r}; it must be an id.")
     return model.eval()
 
 

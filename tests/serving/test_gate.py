@@ -140,7 +140,8 @@ def test_messages_that_are_not_role_and_text_are_refused(gate, behind, messages)
 
 
 def test_fields_that_ask_for_nothing_are_taken_out_and_the_others_reach_the_model():
-    idle: dict[str, Any] = {"n": 1, "best_of": 1, "echo": False, "logprobs": None, "presence_penalty": 0.0, "user": "me",
+    idle: dict[str, Any] = {
+            "n": 1, "best_of": 1, "echo": False, "logprobs": None, "presence_penalty": 0.0, "user": "me",
             "stream_options": {"include_usage": True}, "tools": [], "stop": [], "suffix": None}  # fmt: skip
     asked = {"prompt": "One", "temperature": 0, "top_p": 0.5, "max_tokens": 7, "stream": True, "seed": 3}
     assert checked(COMPLETIONS, {**idle, **asked}, "mine", 50) == {**asked, "model": "mine"}
