@@ -54,6 +54,11 @@ def check_consistency(
         return
     if teacher is None:
         raise ValueError("method 'smt' needs a teacher; pass SMTTeacher(SMTTeacherConfig(...)).")
+    if config.tie_word_embeddings:
+        raise ValueError(
+            "tie_word_embeddings is True; SMT hands the teacher's head over to the model, so train it with "
+            "tie_word_embeddings=False, or by method 'bptt'."
+        )
     for name in SHARED.split():
         ours, theirs = getattr(config, name), getattr(teacher.config, name)
         if ours != theirs:

@@ -84,6 +84,13 @@ def test_teacher_and_model_must_agree(tmp_path, name):
         SMTPretrainer(tiny_student(), teacher, tiny_arguments(tmp_path), Stream())
 
 
+def test_smt_refuses_a_tied_model_whose_embeddings_the_teachers_head_would_replace(tmp_path):
+    tied = tiny_student(tie_word_embeddings=True)
+    with pytest.raises(ValueError, match="tie_word_embeddings is True"):
+        SMTPretrainer(tied, tiny_teacher(), tiny_arguments(tmp_path), Stream())
+    SMTPretrainer(tied, None, tiny_arguments(tmp_path, method="bptt"), Stream())
+
+
 def test_smt_needs_a_teacher_and_bptt_does_not(tmp_path):
     with pytest.raises(ValueError, match="'smt' needs a teacher"):
         SMTPretrainer(tiny_student(), None, tiny_arguments(tmp_path), Stream())
