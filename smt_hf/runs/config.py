@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_types(values: dict[str, Any], hints: dict[str, Any], path: Path) -> None:
-    """Raise ValueError for the first value whose type is not that of its hint, whatever a list of them holds."""
+    """Raise ValueError for the first value whose type is not that of its hint; lists are not looked into."""
     for name, value in values.items():
         hint = hints[name]
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
