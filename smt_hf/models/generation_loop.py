@@ -18,7 +18,7 @@ from transformers.generation.stopping_criteria import MaxLengthCriteria, Stoppin
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from .compiled_step import compiled_step
-from .generation_state import StateGenerationMixin
+from .generation_state import OF_THE_LOOP, StateGenerationMixin
 from .library_names import STATE_NAME, state_of
 from .prepacked_linear import prepacked_weights
 from .state_cache import MemoryLayer
@@ -100,7 +100,7 @@ class DecodingMixin(StateGenerationMixin):
             and not generation_config.output_attentions
             and not generation_config.output_hidden_states
             and generation_config.use_cache
-            and model_kwargs.keys() <= KNOWN_INPUTS
+            and model_kwargs.keys() <= KNOWN_INPUTS | OF_THE_LOOP
             # Not asked for its class: of two checkpoints with code, the one loaded last makes all states.
             and hasattr(layer, "memory")
             and not layer.record_past

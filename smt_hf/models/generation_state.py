@@ -8,6 +8,8 @@ from transformers.generation import GenerationMixin
 
 from .library_names import STATE_NAME, STATE_NAMES, TESTED_TRANSFORMERS, as_declared, state_of, takes_state
 
+# What `generate` hands to its loops among the model's arguments, and the model has no use for.
+OF_THE_LOOP = {"tokenizer", "assistant_tokenizer"}
 # Layers whose count, a tensor, was read once: reading it at every token would wait for the device.
 checked_layers: WeakSet[Any] = WeakSet()
 
@@ -61,6 +63,7 @@ class StateGenerationMixin(GenerationMixin):
 
     @as_declared(GenerationMixin.prepare_inputs_for_generation)
     def prepare_inputs_for_generation(self, input_ids, *args: Any, **kwargs: Any) -> Any:
+        kwargs = {name: value for name, value in kwargs.items() if name not in OF_THE_LOOP}
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         if kwargs.get("use_cache") and not kwargs.get("is_first_iteration"):
             state, mask = state_of(inputs), kwargs.get("attention_mask")

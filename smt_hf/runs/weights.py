@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .config import read_json
+
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 # Kinds of numbers that weights are kept as; others, int8 say, would be read as if they were these.
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -23,11 +25,9 @@ def load_whole(model_class: Any, source: str | Path, model_type: str) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    from .config import read_json
-
     settings = read_json(needed(source, "config.json"))
     if (generation := find(source, "generation_config.json")) is not None:
-        read_json(generation)  # transformers would go on without a file that it cannot read
+        check_generation(generation)
     if (found := settings.get("model_type")) != model_type:
         raise ValueError(f"{source} holds a model of type {found!r}; this needs one of type {model_type!r}.")
     for name in ("dtype", "torch_dtype"):
@@ -50,11 +50,17 @@ def load_whole(model_class: Any, source: str | Path, model_type: str) -> Any:
         "not finite": not_finite(model.state_dict().items()),
     }
     refuse(source, faults)
-    for name, value in vars(getattr(model, "generation_config", None) or object).items():
+    return model.eval()
+
+
+def check_generation(path: Path) -> None:
+    """Refuse a generation_config.json that `transformers` would go on without, or fail with later."""
+    for name, value in read_json(path).items():
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if name.endswith("_token_id") and not all(type(one) is int for one in ids):
-            raise ValueError(f"the generation_config.json of {source} has {name} {value!r}; it must be an id.")
-    return model.eval()
+            raise ValueError(f"{path} has {name} {value!r}; it must be the id of a token.")
+        if name.startswith("num_") and value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{path} has {name} {value!r}; it must be a whole number of at least 1.")
 
 
 def refuse(source: str | Path, faults: dict[str, Iterable[str]]) -> None:
@@ -110,8 +116,6 @@ def opened(path: Path, safe_open: Any) -> Any:
 
 def weight_files(source: str | Path) -> list[Path]:
     """The files of safetensors that a model is read from. Raises ValueError for an index that names none."""
-    from .config import read_json
-
     if (whole := find(source, WEIGHTS)) is not None:
         return [whole]
     if (index := find(source, INDEX)) is None:

@@ -9,12 +9,16 @@ import pytest
 import torch
 from test_generation import NEW, drafting, greedy, next_scores, prompt, record_lengths, talking_model
 from tiny_models import VOCAB, generate, is_one_sentence, memory_of, pad, random_ids
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     StoppingCriteria,
     WatermarkingConfig,
 )
@@ -248,3 +252,22 @@ def test_a_right_padded_batch_equals_its_rows_alone():
     out = greedily(model, ids, attention_mask=mask)
     for row, generated in zip(rows, out, strict=True):
         assert torch.equal(generated[8:], greedy(model, row[None])[0, len(row) :])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}]
+)
+def test_stop_strings_end_the_text_where_they_stand(options):
+    """`generate` hands the tokenizer to its loops among the model's arguments."""
+    words = {f"n{i}": i for i in range(VOCAB)}
+    backend = Tokenizer(WordLevel(words, unk_token="n22"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="n22", pad_token="n22")
+    model = talking_model()
+    free = greedily(model, prompt(), **options)[0].tolist()
+    stop = f"n{free[9]}"
+    end = next(i for i in range(5, len(free)) if free[i] == free[9]) + 1
+    out = greedily(model, prompt(), stop_strings=[stop], tokenizer=tokenizer, pad_token_id=VOCAB - 1, **options)
+    if "num_beams" not in options:
+        assert out[0].tolist() == free[:end]
+    assert tokenizer.decode(out[0]).split()[-1] in (stop, "n22") or len(out[0]) == len(free)
