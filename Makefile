@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_DIR ?= runs/quickstart
+MINUTES ?= 2
 # What depends on the versions of other libraries.
 VERSION_TESTS ?= tests/models tests/hub tests/data tests/test_examples.py tests/test_private_names.py
 
@@ -11,7 +12,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-ecosystem test-oldest test-newest lint
+.PHONY: help quickstart test soak test-ecosystem test-oldest test-newest lint
 
 help:  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 | /' | column -t -s '|'
@@ -23,6 +24,10 @@ quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and g
 test: lint  ## lint, then run the tests
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(STAMP)  ## kill and resume training for two minutes (MINUTES=30 for more)
+	@echo "soak: pytest"
+	@$(BIN)/python -m pytest tests/soak -m slow -s --minutes $(MINUTES)
 
 test-ecosystem: .venv/installed-ecosystem  ## the tests with trl, peft, lm-eval, openai, torchao, onnxruntime
 	@echo "test-ecosystem: pytest"

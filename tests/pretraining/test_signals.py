@@ -231,7 +231,7 @@ def test_a_signal_that_reaches_one_of_two_ranks_stops_both_after_the_same_step(t
     assert metrics(folder)[-1]["step"] == int(checkpoint.name[5:])
 
 
-@pytest.mark.parametrize("whom", ["torchrun", "rank"])
+@pytest.mark.parametrize("whom", ["torchrun", pytest.param("rank", marks=pytest.mark.slow)])
 def test_under_torchrun_it_says_how_to_go_on_and_goes_on(tmp_path, corpus, whom):
     """A budget in minutes, so that the time the ranks agree on is in the checkpoint too."""
     folder = tmp_path / "run"

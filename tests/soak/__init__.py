@@ -1,0 +1,1 @@
+"""The soak: runs are killed and resumed for minutes. See `make soak`."""
