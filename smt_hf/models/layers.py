@@ -91,6 +91,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.num_heads = config.num_attention_heads
+        self.head_dim = width // self.num_heads
         self.attention_norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
         self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
@@ -109,10 +110,9 @@ class Block(nn.Module):
 
         The last block of a stack needs only the positions somebody reads; keys and values stay whole.
         """
-        batch, length, width = x.shape
-        qkv = self.qkv_proj(self.attention_norm(x)).view(
-            batch, length, 3 * self.num_heads, width // self.num_heads
-        )
+        batch, length = x.shape[:2]
+        # The width of a head as a number, since an exporter may not know that of the memory.
+        qkv = self.qkv_proj(self.attention_norm(x)).view(batch, length, 3 * self.num_heads, self.head_dim)
         qk, v = qkv.split([2 * self.num_heads, self.num_heads], dim=2)
         q, k = rotate(qk, rotary).transpose(1, 2).chunk(2, dim=1)
         v = v.transpose(1, 2)

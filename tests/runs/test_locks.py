@@ -147,7 +147,7 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start_and_nothing_els
 
 # ---------------------------------------------------------------- the results table
 
-WRITERS, RUNS = 6, 25
+WRITERS, RUNS = 4, 20
 
 
 def rows_of(run: str, value: float) -> list[dict[str, Any]]:
