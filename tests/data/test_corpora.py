@@ -12,6 +12,9 @@ import pytest
 
 from smt_hf.data import corpora, read_documents, split_documents
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(autouse=True)
 def _datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
@@ -57,10 +60,6 @@ def test_tables_are_read_by_column(tmp_path: Path) -> None:
     assert list(read_documents(folder + "/data/train.jsonl")) == ["one", "three"]
 
 
-@pytest.mark.filterwarnings(
-    # datasets 4.0 leaves the file of a table open.
-    "ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning"
-)
 def test_parquet_and_csv_files_are_tables(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["p", "q"]}).to_parquet(tmp_path / "t.parquet")
     write(tmp_path, {"t.csv": "text,n\nc,1\nd,2\n"})

@@ -10,6 +10,9 @@ import pytest
 
 from smt_hf.data import PixelSequences, load_data, load_evaluation_data, load_pixels
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from smt_hf.data import RetrievalTask, TokenWindows, byte_tokenizer, load_data
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

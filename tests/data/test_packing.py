@@ -21,6 +21,9 @@ from smt_hf.data.packed_file import _encode, pack, temporary_folder
 from smt_hf.data.packing import TokenWindows
 from smt_hf.data.tokenizer import symbol_tokenizer
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 DOCUMENTS = [f"Document {i}: " + "é🙂x" * (i % 7 + 1) for i in range(60)]
 
 

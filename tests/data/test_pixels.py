@@ -10,6 +10,9 @@ import torch
 
 from smt_hf.data import PixelSequences, data_kind, load_data, load_pixels
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
 needs_sklearn = pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="needs scikit-learn")
 
@@ -157,10 +160,6 @@ def test_images_of_different_sizes_are_refused(folder: Path) -> None:
         load_pixels(str(folder))
 
 
-@pytest.mark.filterwarnings(
-    # datasets 4.0 leaves the file of a table open.
-    "ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning"
-)
 def test_a_column_that_holds_no_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("word\none\ntwo\n")
     with pytest.raises(ValueError, match=r"column 'word' .* holds str, not images"):

@@ -10,6 +10,9 @@ import pytest
 from smt_hf.data import TokenWindows, byte_tokenizer, load_data, load_evaluation_data, split_documents
 from smt_hf.data.tables import by_split
 
+# datasets 4.0 leaves the file of a table open.
+pytestmark = pytest.mark.filterwarnings("ignore:.*_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(autouse=True)
 def _caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
