@@ -1,8 +1,8 @@
 """Continuous batching: many texts, one matrix of memories, one step of the model for all of them.
 
 S rows at most, n of them generating, K memory tokens of width D, V token ids. An iteration is one step of all
-rows that generate, and beside it a chunk of at most `prompt_chunk` tokens of all rows that still read. Rows join
-and leave between iterations, so nobody waits for the end of another's text or prompt.
+rows that generate, and beside it a chunk of at most `prompt_chunk` tokens of all rows that still read. Rows
+join and leave between iterations, so nobody waits for the end of another's text or prompt.
 """
 
 import threading
@@ -146,9 +146,9 @@ class Engine:
         streams: deque[Stream] = deque()
         for prompt in prompts:
             if len(streams) == self.max_batch:
-                answers.append([token.id for token in streams.popleft()])
+                answers.append([token.id for token in streams.popleft().collect()])
             streams.append(self.submit(prompt, generation_config, **options))
-        return answers + [[token.id for token in stream] for stream in streams]
+        return answers + [[token.id for token in stream.collect()] for stream in streams]
 
     def stats(self) -> dict[str, int]:
         """Counts since the start, how many rows read, generate and wait, and what the store did."""
@@ -236,6 +236,8 @@ class Engine:
         self.reading.append(Row(ids, stream, choosing, memory, read))
 
     def _drop_cancelled(self, woken: list[Stream]) -> None:
+        if not any(row.stream.cancelled for row in (*self.rows, *self.reading)):
+            return
         for rows in (self.rows, self.reading):
             gone = [row for row in rows if row.stream.cancelled]
             for row in gone:

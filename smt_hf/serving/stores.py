@@ -1,9 +1,9 @@
-"""Where states are kept: in memory, in a SQLite file, in Redis. `Store` in state_store.py says what they must do."""
+"""Where states are kept: memory, a SQLite file, Redis. `Store` in state_store.py is what they share."""
 
+import math
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +30,52 @@ def open_store(url: str, max_bytes: int = 2**30) -> Any:
 
 
 class MemoryStore:
-    """The states that were used last, up to `max_bytes` in all."""
+    """The states that were used last, up to `max_bytes` in all.
 
-    OVERHEAD = 176  # bytes of a dictionary's entry, its key and the head of its value
+    Two generations stand for the order of use, which costs no bytes: what is used moves to the young one, and
+    when that fills half of the room the old one is forgotten.
+    """
+
+    OVERHEAD = 152  # bytes of an entry in a dictionary, of its key and of the head of its value
+    OVERHEAD_OF_MARK = 88  # bytes of an entry in a set, and of its key
 
     def __init__(self, max_bytes: int = 2**28):
-        self.max_bytes, self.bytes = max_bytes, 0
-        self.entries: OrderedDict[bytes, bytes] = OrderedDict()
+        self.max_bytes, self.bytes = max_bytes, 0  # of the young generation
+        self.states: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+        self.marks: tuple[set[bytes], set[bytes]] = (set(), set())
         self.lock = threading.Lock()
 
     def known(self, keys: list[bytes]) -> set[bytes]:
         with self.lock:
-            return {key for key in keys if key in self.entries}
+            return {key for key in keys if any(key in part for part in (*self.states, *self.marks))}
 
     def get(self, keys: list[bytes]) -> tuple[bytes, bytes] | None:
         with self.lock:
+            young, old = self.states
             for key in keys:
-                if key in self.entries:
-                    self.entries.move_to_end(key)
-                    return key, self.entries[key]
+                if key in young:
+                    return key, young[key]
+                if key in old:
+                    value = old.pop(key)
+                    self._keep(key, value)
+                    return key, value
         return None
 
     def put(self, entries: dict[bytes, bytes]) -> None:
         with self.lock:
             for key, value in entries.items():
-                self.bytes -= self._size(self.entries.pop(key, None))
-                self.entries[key] = value
-                self.bytes += self._size(value)
-            while self.bytes > self.max_bytes:
-                self.bytes -= self._size(self.entries.popitem(last=False)[1])
+                self._keep(key, value)
 
-    def _size(self, value: bytes | None) -> int:
-        return 0 if value is None else len(value) + self.OVERHEAD
+    def _keep(self, key: bytes, value: bytes) -> None:
+        if not value:
+            self.bytes += 0 if key in self.marks[0] else self.OVERHEAD_OF_MARK
+            self.marks[0].add(key)
+        else:
+            before = self.states[0].get(key)
+            self.bytes += len(value) - len(before) if before is not None else len(value) + self.OVERHEAD
+            self.states[0][key] = value
+        if self.bytes > self.max_bytes // 2:
+            self.states, self.marks, self.bytes = ({}, self.states[0]), (set(), self.marks[0]), 0
 
     def close(self) -> None:
         """Nothing to close."""
@@ -91,7 +105,7 @@ class SQLiteStore:
         if number == 0 and run("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
             raise ValueError(f"{self.path} is another database; name a new file for the states.")
         run("CREATE TABLE IF NOT EXISTS model (fingerprint BLOB)")
-        run("CREATE TABLE IF NOT EXISTS states (key BLOB PRIMARY KEY, value BLOB, at REAL) WITHOUT ROWID")
+        run("CREATE TABLE IF NOT EXISTS states (key BLOB PRIMARY KEY, value BLOB, at REAL)")
         run("CREATE INDEX IF NOT EXISTS by_age ON states (at)")
         run(f"PRAGMA user_version={self.FORMAT}")
 
@@ -144,14 +158,15 @@ class SQLiteStore:
                 self._forget()
 
     def _forget(self) -> None:
-        """The oldest tenth, once the file is full; SQLite fills the room that they leave."""
+        """The oldest, once the file is full, down to nine tenths of it; SQLite fills the room that they leave."""
         value = {name: self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in
                  ("page_count", "freelist_count", "page_size")}  # fmt: skip
-        if (value["page_count"] - value["freelist_count"]) * value["page_size"] > self.max_bytes:
+        used = (value["page_count"] - value["freelist_count"]) * value["page_size"]
+        if used > self.max_bytes:
             (count,) = self.connection.execute("SELECT count(*) FROM states").fetchone()
+            surplus = math.ceil(count * (1 - 0.9 * self.max_bytes / used))
             self.connection.execute(
-                "DELETE FROM states WHERE key IN (SELECT key FROM states ORDER BY at LIMIT ?)",
-                (count // 10 + 1,),
+                "DELETE FROM states WHERE key IN (SELECT key FROM states ORDER BY at LIMIT ?)", (surplus,)
             )
 
     def close(self) -> None:

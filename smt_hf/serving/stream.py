@@ -26,8 +26,8 @@ class Token(NamedTuple):
 class Stream:
     """Tokens as they are made, for one reader.
 
-    prompt_tokens: of the prompt. cached_tokens: of these, how many a stored state had read. finish_reason: None as
-    long as tokens come; then "stop" (an end token, which is the last of the stream), "length", "cancelled" or
+    prompt_tokens: of the prompt. cached_tokens: of these, how many a stored state had read. finish_reason: None
+    as long as tokens come; then "stop" (an end token, which is the last of the stream), "length", "cancelled" or
     "error", which the reader gets as RuntimeError. prompt_logprobs: `Token`s of the prompt from its second one,
     if they were asked for. A stream holds no more tokens than the request may have.
     """
@@ -43,6 +43,7 @@ class Stream:
         self.tokens: deque[Token] = deque()
         self.waiter: asyncio.Future[None] | None = None
         self.arrived: threading.Event | None = None
+        self.ended: threading.Event | None = None
 
     def cancel(self) -> None:
         """Give the row up, at the next step; tokens that were made can still be read."""
@@ -84,6 +85,13 @@ class Stream:
                 return
             yield token
 
+    def collect(self) -> list[Token]:
+        """All tokens, once the last one is there: the reader sleeps meanwhile."""
+        ended = self.ended = threading.Event()
+        if self.finish_reason is None:
+            ended.wait()
+        return list(self)
+
     async def __aiter__(self) -> AsyncIterator[Token]:
         loop = asyncio.get_running_loop()
         while True:
@@ -104,6 +112,8 @@ def wake(streams: Iterable[Stream]) -> None:
     for stream in dict.fromkeys(streams):
         if stream.arrived is not None:
             stream.arrived.set()
+        if stream.ended is not None and stream.finish_reason is not None:
+            stream.ended.set()
         waiter = stream.waiter
         if waiter is not None:
             stream.waiter = None
