@@ -117,8 +117,8 @@ class SQLiteStore:
                 self.connection.execute("INSERT INTO model VALUES (?)", (fingerprint,))
             elif found[0] != fingerprint:
                 raise ValueError(
-                    f"state store {self.path} holds states of another model or start ({found[0].hex()[:12]}, and "
-                    f"this one is {fingerprint.hex()[:12]}); name another file."
+                    f"state store {self.path} holds states of another model or start "
+                    f"({found[0].hex()[:12]}, and this one is {fingerprint.hex()[:12]}); name another file."
                 )
 
     def known(self, keys: list[bytes]) -> set[bytes]:
@@ -158,9 +158,9 @@ class SQLiteStore:
                 self._forget()
 
     def _forget(self) -> None:
-        """The oldest, once the file is full, down to nine tenths of it; SQLite fills the room that they leave."""
-        value = {name: self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in
-                 ("page_count", "freelist_count", "page_size")}  # fmt: skip
+        """The oldest of a full file, down to nine tenths of it; SQLite fills the room that they leave."""
+        names = ("page_count", "freelist_count", "page_size")
+        value = {name: self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
         used = (value["page_count"] - value["freelist_count"]) * value["page_size"]
         if used > self.max_bytes:
             (count,) = self.connection.execute("SELECT count(*) FROM states").fetchone()
