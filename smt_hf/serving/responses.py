@@ -76,9 +76,9 @@ class Response:
         asked = self.asked
         return {
             "id": self.id, "object": "response", "created_at": self.created, "status": status,
-            "model": self.name, "output": [], "error": None, "incomplete_details": None, "instructions": asked.get("instructions"),
-            "metadata": asked.get("metadata", {}), "parallel_tool_calls": True, "tool_choice": "auto",
-            "tools": [],
+            "model": self.name, "output": [], "error": None, "incomplete_details": None,
+            "instructions": asked.get("instructions"), "metadata": asked.get("metadata", {}),
+            "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
             "temperature": asked["temperature"], "top_p": asked.get("top_p", 1),
             "max_output_tokens": asked["max_tokens"], "previous_response_id": asked.get("previous_response_id"),
             "store": asked.get("store", True), "usage": None, **more,

@@ -27,9 +27,9 @@ class Stream:
     """Tokens as they are made, for one reader.
 
     prompt_tokens: of the prompt. cached_tokens: of these, how many a stored state had read. finish_reason: None
-    as long as tokens come; then "stop" (an end token, the last of the stream), "length", "cancelled" or "error",
-    which the reader gets as RuntimeError. prompt_logprobs: `Token`s of the prompt from its second one, if they
-    were asked for. A stream holds no more tokens than the request may have.
+    as long as tokens come; then "stop" (an end token, the last of the stream), "length", "cancelled" or
+    "error", which the reader gets as RuntimeError. prompt_logprobs: `Token`s of the prompt from its second one,
+    if they were asked for. A stream holds no more tokens than the request may have.
     """
 
     def __init__(self, engine: Any, prompt_tokens: int, wants_prompt: bool):
