@@ -12,7 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from smt_hf.example import FOLDER
 
-KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md")
+KEPT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "run.json",
+    "README.md",
+)
 
 
 def main(run: str) -> None:
