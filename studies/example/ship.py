@@ -1,6 +1,7 @@
 """Put a finished run into the package: RUN. The weights become bfloat16, which halves the file.
 
-What it needs on another machine goes along: config, tokenizer, record and card. Code does not: it is the package's.
+What it needs on another machine goes along: config, tokenizer, record and card. Code stays behind, since the
+package has it.
 """
 
 import shutil
@@ -29,6 +30,7 @@ def main(run: str) -> None:
     weights = load_file(source / "model.safetensors")
     halved = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     # config.json says float32, so `from_pretrained` computes in it.
+    (FOLDER / "model.safetensors").unlink(missing_ok=True)
     save_file(halved, FOLDER / "model.safetensors", metadata={"format": "pt"})
     print(f"{sum(path.stat().st_size for path in FOLDER.glob('*')) / 2**20:.2f} MiB in {FOLDER}")
 
