@@ -17,7 +17,7 @@ STAMP := .venv/installed
 help:  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 | /' | column -t -s '|'
 
-quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and generate
+quickstart: $(STAMP)  ## see a model speak, train two of your own, compare
 	@echo "quickstart: pretraining into $(QUICKSTART_DIR)"
 	@$(BIN)/smt-hf quickstart --output-dir $(QUICKSTART_DIR)
 
