@@ -3,12 +3,10 @@
 import argparse
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+import warm
 from safetensors import SafetensorError
 from tiny_commands import TINY, one_line, write_corpus
 
@@ -115,17 +113,10 @@ def test_a_terminal_that_shows_ascii_only_does_not_end_a_run(tmp_path):
     corpus = write_corpus(tmp_path / "lines.txt")
     program = "import sys; from smt_hf.cli import main; sys.exit(main() or main(['compare', 'é']))"
     words = [*TINY, "--max-steps", "2", "--dataset", corpus, "--output-dir", "é"]
-    environment = {
-        **os.environ,
-        "PYTHONIOENCODING": "ascii",
-        "PYTHONPATH": str(Path(smt_hf.__file__).parents[1]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program, "pretrain", *map(str, words)],
-        cwd=tmp_path, env=environment, capture_output=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"?: gru by smt" in done.stdout and b"%" not in done.stderr
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = warm.run(program, "pretrain", *words, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "?: gru by smt" in done.stdout and "%" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["q[/z]", "a[bold]b", ":smile:"])

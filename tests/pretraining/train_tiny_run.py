@@ -1,4 +1,4 @@
-"""Started by test_two_processes under torchrun: `train_tiny_run.py FOLDER` trains one tiny run."""
+"""Started by test_two_processes, twice: `train_tiny_run.py FOLDER` trains one tiny run."""
 
 import sys
 from pathlib import Path
