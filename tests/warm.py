@@ -1,7 +1,7 @@
 """Python processes that start at once: forked from one that has imported the libraries, and nothing of ours.
 
 Importing torch and transformers takes seconds of a core, and a test of processes starts up to six. What a
-library reads from the environment when it is imported is that of the tests, `HF_MODULES_CACHE` excepted.
+library reads from the environment when it is imported is that of the server, the caches of the Hub excepted.
 """
 
 import atexit
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 import types
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,30 @@ LIBRARIES = (
     *("safetensors.torch", "rich.console", "rich.table", "yaml"),
 )
 WIDTH = 10  # of a number in a message
-_server: list[tuple[subprocess.Popen, socket.socket]] = []
+
+
+class Server:
+    """The process that imports the libraries and is forked. more: of its environment, beside the tests'."""
+
+    def __init__(self, **more: str):
+        self.requests, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+        with there:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, str(there.fileno())], pass_fds=[there.fileno()], env=environment,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        self.requests.close()
+        self.process.wait()
+
+
+@cache
+def the_server() -> Server:
+    server = Server()
+    atexit.register(server.close)
+    return server
 
 
 class Process:
@@ -71,6 +95,7 @@ def start(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     new_session: bool = False,
+    server: Server | None = None,
 ) -> Process:
     """Start a program, its source or its file, with these words as its command line.
 
@@ -88,8 +113,7 @@ def start(
         message.write(json.dumps(request).encode())
         message.flush()
         there = [message.fileno(), out_there, err.fileno(), status_there]
-        server = _server[0][1] if _server else begin()
-        socket.send_fds(server, [b"."], there)
+        socket.send_fds((server or the_server()).requests, [b"."], there)
         os.close(out_there)
         os.close(status_there)
         pid = int(os.read(status, WIDTH))  # its exit code follows when it has ended
@@ -120,24 +144,6 @@ def ranks(
         )
         for rank in ("0", "1")
     ]
-
-
-def begin() -> socket.socket:
-    """Start the process that imports the libraries, which ends with this one."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, __file__, str(there.fileno())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(command, pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL)
-    there.close()
-    _server.append((process, here))
-    atexit.register(end)
-    return here
-
-
-def end() -> None:
-    process, here = _server.pop()
-    here.close()
-    process.wait()
 
 
 # ---------------------------------------------------------------- in the server
@@ -203,10 +209,14 @@ def execute(message: int, out: int, err: int) -> int:
     os.chdir(request["cwd"])
     given = request["env"].get("PYTHONPATH", "").split(":")
     sys.path[:] = [*(path for path in given if path), *request["path"]]
-    if cache := request["env"].get("HF_MODULES_CACHE"):
+    if folder := request["env"].get("HF_MODULES_CACHE"):
         import transformers.dynamic_module_utils as modules
 
-        modules.HF_MODULES_CACHE = cache
+        modules.HF_MODULES_CACHE = folder
+    if folder := request["env"].get("HF_HUB_CACHE"):
+        from huggingface_hub import constants
+
+        constants.HF_HUB_CACHE = folder
     code = 0
     try:
         if request["file"]:
