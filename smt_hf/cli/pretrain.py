@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file of settings, or a run.json; flags win"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of the run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint of the run; the budget may be longer than it was",
+    )
     add_fields(parser, FIELDS, held_values(words))
 
 
