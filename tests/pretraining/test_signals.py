@@ -76,20 +76,53 @@ def test_a_signal_after_the_last_step_loses_nothing(tmp_path, monkeypatch, part,
         tiny_trainer(folder, Stream(), Stream(), **OPTIONS).train(resume=True)
 
 
-def test_an_upload_that_was_stopped_is_all_that_is_left_to_do(tmp_path, monkeypatch):
+class Killed(BaseException):
+    """Nothing in the package catches this one."""
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    pytest.fail("the upload went on")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+FAILED = (
+    r"run is finished, but its upload failed: .* 503; .* --resume, or give smt-hf push .* --repo-id me/tiny\.$"
+)
+UPLOADS: dict[str, tuple[Any, str, Any]] = {
+    "stopped": (Interrupted, "run", stop),
+    "killed": (Killed, "^$", lambda: fail(Killed())),
+    "refused by the Hub": (
+        OSError,
+        FAILED,
+        lambda: fail(ConnectionError("the Hub answered 503; send it again.")),
+    ),
+    "refused for its content": (
+        OSError,
+        "upload failed: run.json holds your token",
+        lambda: fail(ValueError("run.json holds your token.")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UPLOADS)
+def test_an_upload_that_did_not_end_is_all_that_is_left_to_do(tmp_path, monkeypatch, case):
     folder, pushed = tmp_path / "run", []
+    raised, said, end = UPLOADS[case]
 
     def push(path: Path, name: str, private: bool) -> None:
         assert RunRecord.of_finished(path).finished  # as the command asks for it
         pushed.append(name)
         if len(pushed) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("the upload went on")
+            end()
 
     monkeypatch.setattr("smt_hf.pretraining.checks.check_access", lambda *_: None)
     monkeypatch.setattr(finishing, "push", push)
     options = {**OPTIONS, "push_to_hub": True, "hub_model_id": "me/tiny"}
-    with pytest.raises(Interrupted, match=str(folder)):
+    with pytest.raises(raised, match=said):
         tiny_trainer(folder, Stream(), Stream(), **options).train()
     weights, lines = load_file(folder / "model.safetensors"), metrics(folder)
 
