@@ -84,7 +84,7 @@ def finish(trainer: "SMTPretrainer") -> None:
         except (ValueError, OSError) as error:
             again = shlex.join(["smt-hf", "push", str(folder.path), "--repo-id", args.hub_model_id])
             raise OSError(
-                f"the run in {folder.path} is finished, but its upload failed: {error} To upload it later, resume "
+                f"the run in {folder.path} is finished, but its upload failed: {error} To upload it, resume "
                 f"it with --resume, or give {again}."
             ) from error
         record.finishing.append(PUSH)
