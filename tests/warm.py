@@ -101,10 +101,12 @@ def start(
 
     env: all of its environment, that of this process by default.
     """
+    # Where a test of this process has had code of checkpoints put, others would be found under the same names.
+    path = [folder for folder in sys.path if not Path(folder, "transformers_modules").is_dir()]
     request = {
         "file": str(program) if isinstance(program, Path) else None, "source": str(program),
         "words": [str(word) for word in words], "env": dict(os.environ) if env is None else env,
-        "cwd": str(cwd or Path.cwd()), "new_session": new_session, "path": [str(REPOSITORY), *sys.path],
+        "cwd": str(cwd or Path.cwd()), "new_session": new_session, "path": [str(REPOSITORY), *path],
     }  # fmt: skip
     out, out_there = os.pipe()
     status, status_there = os.pipe()

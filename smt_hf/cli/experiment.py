@@ -83,8 +83,12 @@ def carry_out(name: str, folder: Path, runs: list[Run]) -> int:
 
     from . import report
     from .loading import quiet
+    from .network import ask_for_data
 
     quiet()
+    for one in runs:
+        spec = runner.spec_of(folder, one)
+        ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
     runner.check(folder, runs)  # a wrong argument is refused before any run
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{name}: {len(runs)} runs, {budget_of(runs)} of training together")

@@ -12,6 +12,7 @@ from typing import Any
 from smt_hf.runs.spec import FIELDS
 
 from .flags import add_fields, given_fields, held_values, preset_help
+from .network import ask_for_data
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
@@ -47,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.pretraining.assembly import build
     from smt_hf.pretraining.stops import Interrupted
 
-    trainer = build(spec_of(args), ["smt-hf", *args.words])
+    spec = spec_of(args)
+    ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
+    trainer = build(spec, ["smt-hf", *args.words])
     try:
         record = trainer.train(resume=args.resume)
     except Interrupted as stop:
