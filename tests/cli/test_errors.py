@@ -119,9 +119,9 @@ def test_a_terminal_that_shows_ascii_only_does_not_end_a_run(tmp_path):
     assert "?: gru by smt" in done.stdout and "%" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["q[/z]", "a[bold]b", ":smile:"])
-def test_names_are_no_markup(name, tmp_path, capfd, monkeypatch):
+def test_names_are_no_markup(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    name = "q[/z] a[bold]b :smile:"
     corpus = write_corpus(tmp_path / f"{name.replace('/', '∕')}.txt")
     words = [*TINY, "--max-steps", "2", "--checkpoint-every", "0", "--dataset", corpus, "--output-dir", name]
     assert main(["pretrain", *map(str, words)]) == 0
