@@ -314,6 +314,21 @@ def test_words_that_are_no_command_line_end_in_one_line_too(words, named, capfd)
     assert len(lines) == 1, lines
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("pretrian", "did you mean pretrain? see"),
+        ("evalute", "did you mean evaluate? see"),
+        ("xyz", "the commands are pretrain, evaluate, "),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(word, said, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main([word, "--help"])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert stop.value.code == 2 and f"there is no command {word!r}; {said}" in line
+
+
 def test_evaluate_refuses_to_cut_the_corpus_of_a_run_elsewhere_than_it_did(tmp_path, corpus, capfd):
     """The end of the first 9000 bytes is no validation text: the run was trained on it."""
     assert main([str(w) for w in pretrain(tmp_path / "run", "--dataset", corpus)]) == 0
