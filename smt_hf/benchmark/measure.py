@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.pytorch_utils import Conv1D
 
-from smt_hf import __version__
+from smt_hf.version import __version__
 
 BANDWIDTH_BYTES = 1 << 28  # far beyond the caches
 
