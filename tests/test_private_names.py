@@ -55,12 +55,6 @@ def dispatch() -> Any:
     return _python_dispatch
 
 
-def gathering() -> Any:
-    from torch.distributed.nn import functional
-
-    return functional
-
-
 # what it belongs to → (how to get at it, its private names)
 ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch": (lambda: torch, ("_C", "_dynamo", "_inductor")),
@@ -69,7 +63,6 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch.nn.modules.module": (lambda: nn.modules.module, ("_has_any_global_hook",)),
     "torch._dynamo": (lambda: torch._dynamo, ("mark_static_address",)),
     "torch._inductor.config": (inductor, ("patch", *CPU_OPTIONS)),
-    "torch.distributed.nn.functional": (gathering, ("all_gather",)),
     "torch.nn.Module": (
         nn.Module,
         (

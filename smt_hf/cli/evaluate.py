@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.runs.spec import checked
 
     from .loading import load_model, new_file, record_of
+    from .network import ask_for_data
 
     if args.images:
         new_file("--images", args.images)
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             "the run.json of %s could not be had: data that it was trained on would be judged too", args.model
         )
     kind = data_kind(named["dataset"], named.get("image_column"))
+    ask_for_data(named["dataset"], image_column=named.get("image_column"))
     if asked_length and kind == "text":
         raise ValueError(
             f"--sequence-length {asked_length} is for tasks and images, and {named['dataset']!r} is text; give "

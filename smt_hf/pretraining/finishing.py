@@ -4,6 +4,7 @@ Each part is marked in the record when it is done: a run that was stopped or kil
 what is left.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ PARTS: dict[str, Callable[["SMTPretrainer"], None]] = {
 def finish(trainer: "SMTPretrainer") -> None:
     """Do what is left of `PARTS`, then call the run finished, then upload it if it was asked for.
 
-    Raises Interrupted between two parts, and at once in the upload; what `push` does.
+    Raises Interrupted between two parts, and at once in the upload; OSError for an upload that failed. Only a
+    finished run is pushed, so the run is finished by then, and resumed it is no more than uploaded.
     """
     record, folder, args = trainer.record, trainer.folder, trainer.args
     main = trainer.accelerator.is_main_process
@@ -76,8 +78,15 @@ def finish(trainer: "SMTPretrainer") -> None:
             record.write(folder.path)
             drop_checkpoints(folder.checkpoints, args.save_total_limit if args.checkpoint_every else 0)
     if main and args.push_to_hub and args.hub_model_id and PUSH not in record.finishing:
-        with trainer.signals.at_once(folder.path):
-            push(folder.path, args.hub_model_id, private=args.hub_private_repo)
+        try:
+            with trainer.signals.at_once(folder.path):
+                push(folder.path, args.hub_model_id, private=args.hub_private_repo)
+        except (ValueError, OSError) as error:
+            again = shlex.join(["smt-hf", "push", str(folder.path), "--repo-id", args.hub_model_id])
+            raise OSError(
+                f"the run in {folder.path} is finished, but its upload failed: {error} To upload it, resume "
+                f"it with --resume, or give {again}."
+            ) from error
         record.finishing.append(PUSH)
         record.write(folder.path)
 

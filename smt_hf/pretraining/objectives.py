@@ -6,8 +6,8 @@ Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said 
 """
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch.distributed.nn.functional import all_gather
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
@@ -71,14 +71,28 @@ def imitation_loss(error: torch.Tensor) -> torch.Tensor:
     return (error / (1 + error / DMT_ERROR_SCALE)).mean()
 
 
+@torch.compiler.disable
+def of_all_processes(memory: torch.Tensor) -> torch.Tensor:
+    """memory (B, …) of each of W processes → (W·B, …), for a loss that is the same on all of them.
+
+    Only one's own part has a gradient, W-fold: DDP takes the mean over processes, of which each has only its
+    part of what the loss asks for. So nothing is sent in the backward pass.
+    """
+    mine = memory.detach().contiguous()
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    parts[dist.get_rank()] = memory + (len(parts) - 1) * (memory - mine)  # its value is that of `mine`
+    return torch.cat(parts)
+
+
 def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
     """L_unif = log E exp(−2‖u_a − u_b‖²) over pairs a ≠ b of unit-normalised memory tokens.
 
     memory (B, K, D). Between −8 (all opposite) and 0 (all equal). Under several processes the pairs are
     those of the global batch, so that the number of processes does not change the objective.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        memory = torch.cat(all_gather(memory.contiguous()), dim=0)
+    if dist.is_available() and dist.is_initialized():
+        memory = of_all_processes(memory)
     tokens = F.normalize(memory.flatten(0, 1), dim=-1)
     # Evenly spaced rather than drawn: batches are random already, and this needs no generator.
     tokens = tokens[:: -(-len(tokens) // UNIFORMITY_SAMPLE)]

@@ -24,7 +24,7 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_processes, claim, trackers_of
+from .checks import check_consistency, check_phase, check_processes, claim, trackers_of
 from .finishing import finish, save_model
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .stops import Interrupted, StopSignals, agree, check_finite
@@ -114,6 +114,7 @@ class SMTPretrainer:
             self.record = found.record
             return None
         tensors = self._load(found.checkpoint) if found.checkpoint else None
+        check_phase(self.phases, self.phase_index, self._progress(), self.args)
         if found.record is not None and tensors is not None and self._progress() >= 1:
             for name in ("finishing", "final", "prompt", "samples"):
                 setattr(self.record, name, getattr(found.record, name))

@@ -167,7 +167,7 @@ class SMTPretrainingArguments:
             raise ValueError(
                 f"max_steps is {self.max_steps} and max_minutes is {self.max_minutes}; give exactly one."
             )
-        if self.dmt_fraction + self.bptt_fraction > 1:
+        if self.dmt_fraction + self.bptt_fraction > 1 + 1e-9:
             raise ValueError(
                 f"dmt_fraction {self.dmt_fraction} and bptt_fraction {self.bptt_fraction} are more than the "
                 f"whole budget; together they must be at most 1."
