@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_chat_remembers_saves_forks_and_goes_on_after_a_mistake(folder, tmp_path
     typed(monkeypatch, "\n".join(lines) + "\n")
     assert main(["chat", *greedy(folder)]) == 0
     out = capsys.readouterr().out.splitlines()
-    answers = [before for before, after in zip(out, out[1:], strict=False) if after.startswith("[")]
+    answers = [before for before, after in pairwise(out) if after.startswith("[")]
     read = [line for line in out if line.startswith("[")]
     assert answers[1] == answers[2] and read[1] == read[2] != read[3]
     assert "[10 tokens read; the state is 128 bytes]" in read[0]  # 5, and 5 of the 6 that were said
