@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 import types
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,8 @@ def serve(requests: socket.socket) -> None:
     import importlib
 
     for name in LIBRARIES:
-        importlib.import_module(name)
+        with suppress(ImportError):  # of another version, which has it elsewhere
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

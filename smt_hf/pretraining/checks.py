@@ -69,7 +69,10 @@ def check_consistency(
             f"set vocab_size to at least {vocab}."
         )
     if args.curriculum_start_length:  # raises now if the data cannot be that short
-        train_dataset.at_length(min(args.curriculum_start_length, full_length))
+        try:
+            train_dataset.at_length(min(args.curriculum_start_length, full_length))
+        except ValueError as error:
+            raise ValueError(f"curriculum_start_length is {args.curriculum_start_length}: {error}") from None
     if args.method == "bptt":
         return
     if teacher is None:
@@ -84,6 +87,11 @@ def check_consistency(
         if ours != theirs:
             raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
     context = min(full_length, teacher.config.context_length)
+    if args.dmt_fraction and context < 2:
+        raise ValueError(
+            f"context_length is {context}, which leaves no room for a rollout; make it at least 2, or "
+            f"dmt_fraction 0."
+        )
     if args.dmt_fraction and args.rollout_length >= context:
         raise ValueError(
             f"rollout_length {args.rollout_length} does not fit into a context of {context} tokens; "

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smt_hf.hub.card import write_card
 from smt_hf.hub.push import push
-from smt_hf.runs.checkpoints import list_checkpoints
-from smt_hf.runs.files import discard, files_for
+from smt_hf.runs.files import files_for
 
 from .samples import texts_for_card
 
@@ -76,7 +75,7 @@ def finish(trainer: "SMTPretrainer") -> None:
         record.status = "finished"
         if main:
             record.write(folder.path)
-            drop_checkpoints(folder.checkpoints, args.save_total_limit if args.checkpoint_every else 0)
+            folder.drop_checkpoints(record)
     if main and args.push_to_hub and args.hub_model_id and PUSH not in record.finishing:
         try:
             with trainer.signals.at_once(folder.path):
@@ -99,12 +98,3 @@ def save_model(folder: Path, model: Any, tokenizer: Any, teacher: Any) -> None:
             tokenizer.save_pretrained(part)
         if teacher is not None:
             teacher.save_pretrained(part / "teacher")
-
-
-def drop_checkpoints(folder: Path, keep: int) -> None:
-    """All but the newest; of a run that keeps none, those that its end, or a signal, made."""
-    found = list_checkpoints(folder)
-    for path in found[: max(0, len(found) - keep)]:
-        discard(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

@@ -34,7 +34,7 @@ def with_lengths(spec: RunSpec) -> tuple[RunSpec, int | None, dict[str, int]]:
     context, future = spec.context_length, spec.future_length
     if context is None or future is None:
         raise ValueError("context_length and future_length are missing; take them from a preset.")
-    rollout = spec.rollout_length if rolls_out(spec) and "rollout_length" in spec.given else 1
+    rollout = longest_asked_for(spec)
     if "context_length" not in spec.given and spec.sequence_length is None and context <= rollout:
         spec, context = spec.changed(context_length=rollout + 1), rollout + 1
     kind = data_kind(spec.dataset, spec.image_column)
@@ -55,12 +55,19 @@ def with_lengths(spec: RunSpec) -> tuple[RunSpec, int | None, dict[str, int]]:
         spec = spec.changed(future_length=future)
     room = length - future
     if spec.method == "smt" and room < 2:
+        shorter = ", or future_length shorter" if "future_length" in spec.given else ""
         raise ValueError(
-            f"sequence_length {length} leaves no context before a future of {future} tokens; make it "
-            f"longer, or future_length shorter."
+            f"sequence_length {length} leaves no context of 2 tokens before a future of {future}; make it "
+            f"longer{shorter}."
         )
     context = context if "context_length" in spec.given else room
     return spec, length, {"context_length": context, "future_length": future}
+
+
+def longest_asked_for(spec: RunSpec) -> int:
+    """The rollout that was given, or that is as long as labels are apart by what was given; else 1."""
+    names = {"rollout_length", "dmt_label_every"} & spec.given if rolls_out(spec) else set()
+    return max([1, *(getattr(spec, name) for name in names)])
 
 
 def rolls_out(spec: RunSpec) -> bool:
@@ -79,6 +86,11 @@ def refuse_other_context(spec: RunSpec, length: int) -> None:
 def with_length_of_task(spec: RunSpec, length: int) -> tuple[RunSpec, int]:
     """The length of a task's rows: as long as its sizes need where none was given."""
     refuse_other_context(spec, length)
+    if "sequence_length" not in spec.given and "context_length" in spec.given:
+        try:
+            make_task(spec.dataset, length)
+        except ValueError as error:
+            raise ValueError(f"context_length {length} is the length of the task's rows: {error}") from None
     if {"context_length", "sequence_length"} & spec.given:
         return spec, length
     fits = length
@@ -95,11 +107,16 @@ def with_length_of_task(spec: RunSpec, length: int) -> tuple[RunSpec, int]:
 def with_room_for_rollouts(spec: RunSpec, context: int) -> RunSpec:
     """Shorten the preset's rollout to the context. A rollout that was given stays as it is, to be refused."""
     longest = context - 1
+    if rolls_out(spec) and "dmt_label_every" in spec.given and spec.dmt_label_every > longest:
+        raise ValueError(
+            f"dmt_label_every {spec.dmt_label_every} does not fit into a context of {context} tokens; use at "
+            f"most {longest}."
+        )
     if "rollout_length" in spec.given or not rolls_out(spec) or not 1 <= longest < spec.rollout_length:
         return spec
     if "dmt_label_every" not in spec.given:
         spec = spec.changed(dmt_label_every=min(spec.dmt_label_every, longest))
-    return spec.changed(rollout_length=max(longest, spec.dmt_label_every))
+    return spec.changed(rollout_length=longest)
 
 
 def with_horizon_of_text(spec: RunSpec, data: DataSplits) -> RunSpec:

@@ -51,6 +51,8 @@ class RunFolder:
         without a run, a run that was started with another architecture, data or schedule, or one that another
         process is training.
         """
+        if resume:
+            self.tidy()
         self.look(record, resume)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.lock.take():
@@ -75,6 +77,26 @@ class RunFolder:
             part_of(self.path / name).unlink(missing_ok=True)
         discard(part_of(self.path / "files"))
         clean(self.checkpoints)
+
+    def tidy(self) -> None:
+        """Remove what a run left that was killed after it was called finished: its lock, its checkpoints."""
+        record = RunRecord.read(self.path)
+        if record is None or not record.finished or not self.lock.take():
+            return
+        try:
+            self.drop_checkpoints(record)
+        finally:
+            self.release()
+
+    def drop_checkpoints(self, record: RunRecord) -> None:
+        """All but the newest; of a run that keeps none, those that its end, or a signal, made."""
+        keep = record.spec.get("save_total_limit", 0) if record.spec.get("checkpoint_every") else 0
+        found = list_checkpoints(self.checkpoints)
+        for path in found[: max(0, len(found) - keep)]:
+            discard(path)
+        clean(self.checkpoints)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
 
     def look(self, record: RunRecord, resume: bool) -> Claim:
         """What `claim` finds and refuses, nothing touched."""

@@ -266,6 +266,15 @@ def evaluate(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
     return json.loads(out)
 
 
+def test_evaluate_reads_as_many_tokens_as_a_short_text_has(text_run, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("Line 7 says that " * 6)  # 102 bytes: one more than there are targets
+    words = [text_run, "--dataset", tmp_path / "short.txt"]
+    result = evaluate(capsys, *words)
+    assert result["by_horizon"][-1]["end"] == result["tokens"] == 101
+    assert main(["evaluate", *map(str, words), "--horizon", "256"]) == 2
+    assert "takes 257" in capsys.readouterr().err
+
+
 def test_evaluate_json_has_exactly_these_keys(text_run, corpus, capsys):
     result = evaluate(capsys, text_run, "--dataset", corpus, "--horizon", 80)
     assert set(result) == {"bits_per_byte", "tokens", "by_horizon", "state_bytes", "parameters"}

@@ -43,6 +43,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, Any]]]] = {
     "a task that needs more": ({"dataset": "recency:num_recalled=40"}, {"context_length": (128, 32)}),
     "a short context": ({"context_length": 8}, {"rollout_length": (7, 16)}),
     "labels further apart than the rollout": ({"dmt_label_every": 20}, {"rollout_length": (20, 16)}),
+    "labels further apart than a task": (
+        {"dataset": "copy", "dmt_label_every": 40},
+        {"rollout_length": (40, 16), "context_length": (41, 32)},
+    ),
     "a rollout shorter than the labels are apart": (
         {"preset": "paper", "rollout_length": 4, "hidden_size": 16, "context_length": 8},
         {"dmt_label_every": (4, 16)},
@@ -147,6 +151,26 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a context and a task": (
         {"dataset": "retrieval", "sequence_length": 16, "context_length": 20},
         "context_length is 20, but 'retrieval' is read whole, 16 tokens",
+    ),
+    "labels and a context": (
+        {"dmt_label_every": 40, "sequence_length": 20},
+        "dmt_label_every 40 does not fit into a context of 19 tokens; use at most 18",
+    ),
+    "a context of one token": (
+        {"context_length": 1},
+        "context_length is 1, which leaves no room for a rollout",
+    ),
+    "a sequence of two tokens": (
+        {"sequence_length": 2},
+        r"sequence_length 2 leaves no context of 2 tokens before a future of 1; make it longer\.$",
+    ),
+    "a context that the task's sizes forbid": (
+        {"dataset": "retrieval", "context_length": 3},
+        "context_length 3 is the length of the task's rows: retrieval needs sequence_length of at least 4",
+    ),
+    "a curriculum that they forbid": (
+        {"dataset": "retrieval", "curriculum_start_length": 2},
+        "curriculum_start_length is 2: retrieval needs",
     ),
     "an odd width": ({"hidden_size": 33}, "hidden_size 33 does not divide .* multiple of 2"),
 }

@@ -323,8 +323,12 @@ def one_run(
             check_whole(run, cache)
         except Exception as error:
             soak.fail(f"{what}: half-written, {error!r}")
+        record = RunRecord.read(run)
+        finished = record is not None and record.finished
+        if finished and set(codes) == {2}:
+            break  # killed after it was called finished, it had no more to do than to tidy up
         if not any(codes):
-            if (record := RunRecord.read(run)) is None or not record.finished:
+            if not finished:
                 soak.fail(f"{what}: exit code 0, but not finished")
                 continue
             break
