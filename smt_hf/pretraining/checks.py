@@ -12,6 +12,7 @@ from smt_hf.runs.arguments import SMTPretrainingArguments
 from smt_hf.runs.folder import Claim, RunFolder
 from smt_hf.runs.record import RunRecord
 
+from .soft_targets import SoftTargets
 from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
@@ -39,6 +40,7 @@ def check_consistency(
     args: SMTPretrainingArguments,
     train_dataset: SequenceDataset,
     full_length: int,
+    soft_targets: SoftTargets | None = None,
 ) -> None:
     """Raise a ValueError that names the value and what would be right, or return."""
     config = model.config
@@ -50,6 +52,8 @@ def check_consistency(
         )
     if args.curriculum_start_length:  # raises now if the data cannot be that short
         train_dataset.at_length(min(args.curriculum_start_length, full_length))
+    if soft_targets is not None:
+        soft_targets.check(train_dataset[0]["input_ids"])
     if args.method == "bptt":
         return
     if teacher is None:
