@@ -12,12 +12,12 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test soak test-ecosystem test-oldest test-newest lint
+.PHONY: help quickstart test soak test-ecosystem test-oldest test-newest docs lint
 
 help:  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 | /' | column -t -s '|'
 
-quickstart: $(STAMP)  ## pretrain several cells on real text, compare them and generate
+quickstart: $(STAMP)  ## see a model speak, train two of your own, compare
 	@echo "quickstart: pretraining into $(QUICKSTART_DIR)"
 	@$(BIN)/smt-hf quickstart --output-dir $(QUICKSTART_DIR)
 
@@ -41,6 +41,10 @@ test-newest: .venv-newest/installed  ## the same with the newest versions that a
 	@echo "test-newest: pytest"
 	@.venv-newest/bin/python -m pytest $(VERSION_TESTS) $(PYTEST_ARGS)
 
+docs: .venv/installed-docs  ## build the pages and the reference into site/, warnings as errors
+	@echo "docs: mkdocs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(STAMP)  ## check formatting, lint rules and types
 	@echo "lint: ruff format, ruff check, mypy"
 	@$(BIN)/ruff format --check .
@@ -57,6 +61,11 @@ $(STAMP): pyproject.toml constraints.txt
 .venv/installed-ecosystem: $(STAMP)
 	@echo "venv: adding the extra 'ecosystem'"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
+	@touch $@
+
+.venv/installed-docs: $(STAMP)
+	@echo "venv: adding the extra 'docs'"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 .venv-oldest/installed: pyproject.toml constraints-oldest.txt

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .example import load_example
     from .models.cell_base import MemoryCell
     from .models.cells import CELLS, register_cell
     from .models.configuration_smt import SMTConfig
@@ -35,6 +36,7 @@ NAMES = {
     "SMTTeacher": "pretraining.teacher",
     "SMTTeacherConfig": "pretraining.teacher",
     "build": "pretraining.assembly",
+    "load_example": "example",
     "register_cell": "models.cells",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "SMTTeacher",
     "SMTTeacherConfig",
     "build",
+    "load_example",
     "register_cell",
 ]
 

@@ -24,11 +24,12 @@ ROOMS: dict[str, set[str]] = {
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "pretraining", "runs"},
     "serving": set(),
+    "example": {"models"},
     "cli": {
         "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",
-        "serving",
+        "serving", "example",
     },
-    "__init__": {"models", "pretraining", "runs"},
+    "__init__": {"models", "pretraining", "runs", "example"},
 }  # fmt: skip
 # room -> how many of its own files may stand on one another: a reader follows no longer chain of imports
 FLOORS = {"reporting": 3, "experiments": 3}

@@ -2,11 +2,13 @@
 # mypy: disable-error-code="arg-type, misc, union-attr"
 """Every example runs as it stands, on small inputs, and does what it says."""
 
+import json
 import re
 import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -120,3 +122,21 @@ def test_a_cell_of_ones_own(run_example, tmp_path, monkeypatch):
     monkeypatch.delitem(CELLS, "leaky", raising=False)
     output = run_example("05_add_a_cell.py", tmp_path / "run", "3")
     assert "LeakyCell: accuracy " in output
+
+
+def test_the_notebook_goes_from_the_shipped_model_to_a_trained_cell(tmp_path, monkeypatch, capsys):
+    """All of its code, in order, with a budget of seconds."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "notebooks/first_steps.ipynb").read_text("utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells.pop(0).startswith("%pip install")
+    assert sum("MINUTES = 1.0" in cell for cell in cells) == 1
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for cell in cells:
+        exec(compile(cell.replace("MINUTES = 1.0", "MINUTES = 0.05"), "first_steps.ipynb", "exec"), names)
+    pyplot.close("all")
+    assert Path("generators.safetensors").stat().st_size < 10_000
+    assert "of the values" in capsys.readouterr().out
+    assert type(AutoModelForCausalLM.from_pretrained("runs/leaky").model.cell) is CELLS["leaky"]

@@ -28,7 +28,7 @@ COMMANDS = {
     "report": (report, "print and draw the results of experiments"),
     "benchmark": (benchmark, "measure speed and memory beside other models of the same size"),
     "push": (push, "upload a finished run to the Hub"),
-    "quickstart": (quickstart, "pretrain several cells on text and one on retrieval, and compare"),
+    "quickstart": (quickstart, "see a model speak, train two of your own, compare"),
 }
 
 

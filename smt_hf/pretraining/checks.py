@@ -3,7 +3,8 @@
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedType, LoggerType, broadcast_object_list
 
 from smt_hf.data.dataset import SequenceDataset
 from smt_hf.hub.push import check_access
@@ -19,6 +20,23 @@ from .teacher import SMTTeacher
 SHARED = "vocab_size hidden_size num_memory_tokens num_readout_layers num_attention_heads intermediate_size"
 # Evaluation and hand-over between phases need whole weights.
 SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+
+def trackers_of(args: SMTPretrainingArguments) -> list[str] | None:
+    """What Accelerate logs with. Raises ValueError for a tracker that it does not know, or cannot import.
+
+    By itself it warns and goes on without.
+    """
+    known, here = (
+        sorted(set(LoggerType.list()) - {LoggerType.ALL.value}),
+        {str(t) for t in get_available_trackers()},
+    )
+    for name in args.trackers:
+        if name not in known:
+            raise ValueError(f"report_to names {name!r}; it must be none, or some of {', '.join(known)}.")
+        if name not in here:
+            raise ValueError(f"report_to names {name!r}, which is not installed; run: pip install {name}.")
+    return args.trackers or None
 
 
 def check_processes(accelerator: Accelerator, args: SMTPretrainingArguments) -> None:

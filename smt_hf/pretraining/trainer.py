@@ -24,7 +24,7 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_processes, claim
+from .checks import check_consistency, check_processes, claim, trackers_of
 from .finishing import finish
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .soft_targets import SoftTargets
@@ -77,7 +77,7 @@ class SMTPretrainer:
             cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,
             dynamo_backend="inductor" if args.torch_compile else "no",
-            log_with=args.trackers or None,
+            log_with=trackers_of(args),
             project_dir=args.output_dir,
         )
         check_processes(self.accelerator, args)

@@ -45,7 +45,9 @@ class RunSpec(SMTPretrainingArguments):
         None, "tokens of a training sequence; length of a task", DATA, at_least=2
     )
     tokenizer: str | None = option(
-        None, "byte, or a Hugging Face tokenizer by name or folder; none: byte", DATA
+        None,
+        "byte, example (2,048 pieces of words), or a Hugging Face tokenizer by name or folder; none: byte",
+        DATA,
     )
     text_column: str | None = option(None, "column with the text; none: text", DATA)
     image_column: str | None = option(None, "column with images, to be read as grey pixels", DATA)

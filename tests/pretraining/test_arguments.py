@@ -115,3 +115,17 @@ def test_refusing_writes_nothing(tmp_path):
     with pytest.raises(ValueError):
         tiny_trainer(tmp_path / "run", rollout_length=12)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wand", "'wand'; it must be none, or some of aim, .*wandb"),
+        ("wandb", "'wandb', which is not installed"),
+    ],
+)
+def test_a_tracker_that_cannot_log_is_refused(tmp_path, monkeypatch, name, said):
+    monkeypatch.setattr("smt_hf.pretraining.checks.get_available_trackers", lambda: [])
+    with pytest.raises(ValueError, match=said):
+        tiny_trainer(tmp_path / "run", report_to=name)
+    assert list(tmp_path.iterdir()) == []
