@@ -133,12 +133,20 @@ def main() -> None:
 
         def generate() -> float:
             ids = torch.tensor(prompts(1))
-            return NEW / seconds(lambda: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW))
+            return NEW / seconds(
+                lambda: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW)
+            )
 
         print("64 streams over one:", ratio(args.rounds, lambda: rate(64), lambda: rate(1)))
-        print("engine over bare step, 64 rows:", ratio(args.rounds, lambda: rate(64), lambda: bare_steps(model, 64, NEW)))
+        print(
+            "engine over bare step, 64 rows:",
+            ratio(args.rounds, lambda: rate(64), lambda: bare_steps(model, 64, NEW)),
+        )
         print("one stream over generate:", ratio(args.rounds, lambda: rate(1), generate))
-        print("first token of a short prompt:", first_token_beside_others(engine, model, 40 if args.quick else 200))
+        print(
+            "first token of a short prompt:",
+            first_token_beside_others(engine, model, 40 if args.quick else 200),
+        )
     print("first token of turn 6 over turn 1:", turn_six(model, 200 if args.quick else 2000))
     with tempfile.TemporaryDirectory() as folder:
         print("restoring:", restore_one_of(2_000 if args.quick else 100_000, model, Path(folder)))

@@ -11,6 +11,7 @@ from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.spec import RunSpec
 
 from . import fitting
+from .soft_targets import SoftTargets, own_tokenizer
 from .teacher import SMTTeacher, SMTTeacherConfig
 from .trainer import SMTPretrainer
 
@@ -27,7 +28,12 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     """
     use_cell(spec.cell)
     spec, length, lengths = fitting.with_lengths(fitting.with_memory_for_layers(spec))
-    data = load_data(tokenizer=spec.tokenizer, sequence_length=length, seed=spec.seed, **load_names(spec))
+    given = None if spec.teacher is None else own_tokenizer(spec.teacher, spec.tokenizer)
+    data = load_data(
+        tokenizer=given or spec.tokenizer, sequence_length=length, seed=spec.seed, **load_names(spec)
+    )
+    if spec.teacher is not None and data.kind != "text":
+        raise ValueError(f"teacher is {spec.teacher!r}, and {spec.dataset!r} is no text; leave teacher out.")
     if data.kind == "image":  # as long as an image, which is known by now
         length = data.train.sequence_length
         fitting.refuse_other_context(spec, length)
@@ -49,7 +55,10 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
     }
-    return SMTPretrainer(model, teacher, spec, data.train, data.validation, tokenizer, known=known)
+    soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
+    return SMTPretrainer(
+        model, teacher, spec, data.train, data.validation, tokenizer, known=known, soft_targets=soft_targets
+    )
 
 
 def model_config(spec: RunSpec, vocab_size: int, **special_tokens: Any) -> SMTConfig:

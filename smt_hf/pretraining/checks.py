@@ -15,6 +15,7 @@ from smt_hf.runs.folder import Claim, RunFolder
 from smt_hf.runs.record import RunRecord
 
 from .schedule import Phase
+from .soft_targets import SoftTargets
 from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
@@ -59,6 +60,7 @@ def check_consistency(
     args: SMTPretrainingArguments,
     train_dataset: SequenceDataset,
     full_length: int,
+    soft_targets: SoftTargets | None = None,
 ) -> None:
     """Raise a ValueError that names the value and what would be right, or return."""
     config = model.config
@@ -73,6 +75,8 @@ def check_consistency(
             train_dataset.at_length(min(args.curriculum_start_length, full_length))
         except ValueError as error:
             raise ValueError(f"curriculum_start_length is {args.curriculum_start_length}: {error}") from None
+    if soft_targets is not None:
+        soft_targets.check(train_dataset[0]["input_ids"])
     if args.method == "bptt":
         return
     if teacher is None:

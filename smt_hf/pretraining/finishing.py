@@ -28,7 +28,7 @@ def judge(trainer: "SMTPretrainer") -> None:
 
 def write_model(trainer: "SMTPretrainer") -> None:
     if trainer.accelerator.is_main_process:
-        trainer.save_model()
+        save_model(trainer.folder.path, trainer.model, trainer.processing_class, trainer.teacher)
 
 
 def sample(trainer: "SMTPretrainer") -> None:

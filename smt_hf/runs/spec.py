@@ -61,6 +61,11 @@ class RunSpec(SMTPretrainingArguments):
     streaming: bool | None = option(None, "stream a large `datasets` name", DATA)
     max_corpus_bytes: int | None = option(None, "read no more text, or pixels, than this", DATA, above=0)
 
+    teacher: str | None = option(
+        None,
+        "causal language model (folder or Hub name) that says soft targets, and brings the tokenizer",
+        MODEL,
+    )
     cell: str = option("gru", "transformer, mlp, gru, lstm, elman or module:Class", MODEL)
     hidden_size: int | None = option(None, "width of memory tokens, D", MODEL, above=0)
     num_memory_tokens: int | None = option(None, "number of memory tokens, K", MODEL, above=0)
