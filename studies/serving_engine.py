@@ -70,7 +70,8 @@ def first_token_beside_others(engine: Engine, model, samples: int) -> str:
     for stream in (*streams, long):
         stream.cancel()
     waits.sort()
-    return f"p50 {waits[len(waits) // 2]:.1f}, p95 {waits[int(len(waits) * 0.95)]:.1f} steps (still reading: {reading})"
+    p50, p95 = waits[len(waits) // 2], waits[int(len(waits) * 0.95)]
+    return f"p50 {p50:.1f}, p95 {p95:.1f} steps (the long prompt was still being read: {reading})"
 
 
 def restore_one_of(count: int, model, folder: Path) -> str:

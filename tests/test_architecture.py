@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "pretraining", "runs"},
-    "serving": set(),
+    "serving": {"models"},
     "example": {"models"},
     "cli": {
         "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",

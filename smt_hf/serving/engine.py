@@ -26,6 +26,9 @@ from .stream import QueueFull, ShuttingDown, Stream, Token, wake
 PROMPT_CHUNK = 16
 LONE_CHUNK = 256
 MOST_LOGPROBS = 20
+COUNTED = (
+    *("requests", "tokens_read", "tokens_generated", "tokens_from_states", "failed", "cancelled", "steps"),
+)
 
 
 class Engine:
@@ -61,7 +64,7 @@ class Engine:
         self.model = model.eval()
         self.max_batch, self.max_queue, self.prompt_chunk = max_batch, max_queue, prompt_chunk
         self.threads = threads
-        self.start, self.start_tokens = self._start(start_state)
+        self.start = self._start(start_state)
         self.conversations = None if store is None else Conversations(store, model, self.start)
         self.choose = Chooser(model)
         self.waiting: deque[tuple[list[int], Stream, Choosing]] = deque()
@@ -71,28 +74,15 @@ class Engine:
         self.tokens = torch.empty(0, dtype=torch.long, device=self.start.device)  # (n,), not read yet
         self.changed = threading.Condition()
         self.closing = self.closed = False
-        self.counts = dict.fromkeys(
-            (
-                "requests",
-                "tokens_read",
-                "tokens_generated",
-                "tokens_from_states",
-                "failed",
-                "cancelled",
-                "steps",
-            ),
-            0,
-        )
+        self.counts = dict.fromkeys(COUNTED, 0)
         self.thread = threading.Thread(target=self._run, name="smt-engine", daemon=True)
         self.thread.start()
 
     @torch.no_grad()
-    def _start(self, state: Any) -> tuple[torch.Tensor, int]:
-        """(the memory (K, D) of a text before its first token, the tokens that it has read)."""
-        if state is None:
-            return self.model.model.start_memory(1)[0].clone(), 0
-        memory = self.model.model.memory_before(memory_layer(state), 1)
-        return memory[0].clone(), int(state.get_seq_length())
+    def _start(self, state: Any) -> torch.Tensor:
+        """The memory (K, D) of a text before its first token."""
+        core = self.model.model
+        return core.memory_before(None if state is None else memory_layer(state), 1)[0].clone()
 
     # ------------------------------------------------------------ what others call, from any thread
 

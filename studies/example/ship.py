@@ -19,10 +19,11 @@ CARDS = Path(__file__).parents[2] / "model_cards"
 DATA = """
 ## Data and licence
 
-The text is the source of Python 3.11's documentation (Debian's package `python3.11-doc`, without the changelog),
-which the Python Software Foundation publishes under the PSF License Version 2; examples in it are also under the
-Zero Clause BSD License. The model was trained on 460 of its files and is judged on 36 others. The weights are under
-the Apache License 2.0, as this package is. They are stored as bfloat16, and computed with in float32.
+The text is the source of Python 3.11's documentation (Debian's package `python3.11-doc`, without the
+changelog), which the Python Software Foundation publishes under the PSF License Version 2; examples in it are
+also under the Zero Clause BSD License. The model was trained on 460 of its files and is judged on 36 others.
+The weights are under the Apache License 2.0, as this package is. They are stored as bfloat16, and the model
+computes in float32.
 """
 KEPT = (
     "config.json",
