@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "hub": {"models", "data", "runs"},
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
-    "benchmark": {"models", "pretraining", "runs"},
+    "benchmark": {"models", "data", "pretraining", "runs"},
     "serving": {"models"},
     "example": {"models"},
     "cli": {
