@@ -139,4 +139,4 @@ def test_the_notebook_goes_from_the_shipped_model_to_a_trained_cell(tmp_path, mo
     pyplot.close("all")
     assert Path("generators.safetensors").stat().st_size < 10_000
     assert "of the values" in capsys.readouterr().out
-    assert type(AutoModelForCausalLM.from_pretrained("runs/leaky").model.cell) is CELLS["leaky"]
+    assert type(AutoModelForCausalLM.from_pretrained("runs/leaky").model.cell) is CELLS["moving"]
