@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import smt_hf
 
-from . import benchmark, compare, evaluate, experiment, generate, pretrain, push, quickstart, report, serve
+from . import benchmark, compare, evaluate, experiment, export, generate, pretrain, push, quickstart, report, serve
 from .errors import explained
 from .flags import check_numbers
 from .loading import quiet
@@ -27,6 +27,7 @@ COMMANDS = {
     "experiment": (experiment, "run SMT and BPTT on one question, and tabulate what they find"),
     "report": (report, "print and draw the results of experiments"),
     "benchmark": (benchmark, "measure speed and memory beside other models of the same size"),
+    "export": (export, "write a model for ONNX, OpenVINO or a browser"),
     "push": (push, "upload a finished run to the Hub"),
     "quickstart": (quickstart, "see a model speak, train two of your own, compare"),
 }

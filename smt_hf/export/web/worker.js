@@ -13,7 +13,9 @@ let texts = [];
 let stopped = false;
 
 const fresh = () => ({ memory: initial.slice(), read: 0, logits: null });
-const say = (kind, more = {}, transfer = []) => postMessage({ kind, ...more }, transfer);
+const say = (kind, more = {}) => postMessage({ kind, ...more });
+
+const tell = (more = {}) => say("texts", { texts: texts.map(({ memory, read }) => ({ memory, read })), ...more });
 
 async function load() {
   if (!WebAssembly.validate(Uint8Array.from(SIMD))) {
@@ -123,15 +125,15 @@ const commands = {
   stop() { stopped = true; },
   restart() {
     texts = [fresh()];
-    say("texts", { texts });
+    tell();
   },
   fork() {
     texts = [texts[0], { ...texts[0] }]; // a step puts another memory in, it does not write into this one
-    say("texts", { texts });
+    tell();
   },
   keep({ index }) {
     texts = [texts[index]];
-    say("texts", { texts });
+    tell({ kept: index });
   },
   save({ index }) {
     const { memory, read } = texts[index];
@@ -140,7 +142,7 @@ const commands = {
   open({ bytes }) {
     const { memory, numTokens } = readState(bytes, initial, about.memory);
     texts = [{ memory, read: numTokens, logits: null }];
-    say("texts", { texts, opened: true });
+    tell({ opened: true });
   },
 };
 
