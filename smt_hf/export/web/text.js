@@ -19,7 +19,7 @@ export class Text {
     this.find(".keep").onclick = onKeep;
     this.log = this.find(".log");
     this.ids = [];
-    this.decoder = new TextDecoder(); // a character may come in several tokens
+    this.decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // a character may come in several tokens
     this.waiting = "";
     this.drawing = false;
     this.layOut();
@@ -45,7 +45,7 @@ export class Text {
     other.flush();
     this.log.replaceChildren(...[...other.log.childNodes].map((node) => node.cloneNode(true)));
     this.ids = [...other.ids];
-    this.decoder = new TextDecoder();
+    this.decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   }
 
   write(text, kind) {
