@@ -44,6 +44,7 @@ export class Text {
   copyFrom(other) {
     other.flush();
     this.log.replaceChildren(...[...other.log.childNodes].map((node) => node.cloneNode(true)));
+    this.log.scrollTop = this.log.scrollHeight;
     this.ids = [...other.ids];
     this.decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   }
@@ -75,7 +76,7 @@ export class Text {
     this.ids.push(id);
     this.waiting += this.decoder.decode(bytes, { stream: true });
     const seconds = (now - this.started.now) / 1000;
-    if (seconds > 0.1) this.speed = (this.ids.length - 1 - this.started.count) / seconds;
+    if (seconds > 0.02) this.speed = (this.ids.length - 1 - this.started.count) / seconds;
     this.show(memory, read);
   }
 
