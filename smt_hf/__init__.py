@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .example import load_example
     from .models.cell_base import MemoryCell
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from .pretraining.trainer import SMTPretrainer
     from .runs.arguments import SMTPretrainingArguments
     from .runs.spec import RunSpec
-
-__version__ = "0.2.0"
 
 # name → where it is defined. Each is imported when it is asked for: who only generates does not wait for
 # Accelerate, and the command line for nothing that its command does not need.

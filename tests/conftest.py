@@ -1,5 +1,6 @@
 """What every test runs under: no network, a fixed seed, a cache of its own, no fight for cores."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -13,6 +14,12 @@ import torch
 
 # Small tensors gain nothing from more threads, and parallel workers have one core each.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported by now out of every later collection: each run of the trainer makes some."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,9 +22,9 @@ ROOMS: dict[str, set[str]] = {
     "hub": {"models", "data", "runs"},
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
-    "benchmark": {"models", "pretraining", "runs"},
+    "benchmark": {"models", "data", "pretraining", "runs"},
     "export": {"models", "runs"},
-    "serving": set(),
+    "serving": {"models"},
     "example": {"models"},
     "cli": {
         "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",
@@ -69,7 +69,7 @@ def breaks_room_rule(name: str, room: str) -> bool:
         return False
     if not rest or rest[0] not in ROOMS:
         # The package itself re-exports names from rooms; only its version belongs to nobody.
-        return room != "cli" and rest != ["__version__"]
+        return room != "cli" and rest[:1] != ["version"]
     return rest[0] != room and rest[0] not in ROOMS[room]
 
 
@@ -79,6 +79,8 @@ def violations(root: Path) -> list[str]:
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         where, room = path.relative_to(root).as_posix(), parts[0]
+        if parts == ("version",):
+            continue
         if room not in ROOMS:
             found.append(f"{where}: in no room; the rooms are {', '.join(sorted(ROOMS))}")
             continue
@@ -194,7 +196,7 @@ def test_what_is_allowed_passes(tmp_path: Path) -> None:
         "data/b.py": "from . import c",
         "evaluation/a.py": "from ..data import a\nfrom smt_hf.models import b",
         "evaluation/metrics/bits/a.py": "from ...b import x\nfrom ....models.b import x",
-        "hub/a.py": "from .. import __version__\nfrom ..models.b import x",
+        "hub/a.py": "from ..version import __version__\nfrom ..models.b import x",
         "pretraining/trainer.py": "from .. import data, evaluation, hub, models",
         "cli.py": "import smt_hf\nfrom smt_hf import SMTConfig\nfrom .pretraining import trainer",
         "cli/run.py": "from . import flags\nfrom ..data import a",

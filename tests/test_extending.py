@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import warm
 from test_architecture import violations
 
 ROOT = Path(__file__).parents[1]
@@ -83,9 +84,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(copy: Path) -> str:
     steps = [(block.kind, block.text) for block in blocks() if not block.path]
     (copy / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
-    command = [sys.executable, "-c", DRIVER]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    done = warm.run(DRIVER, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -4,7 +4,6 @@ A failure names what a new release has taken away, before some test far from it 
 """
 
 import ast
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,12 +54,6 @@ def dispatch() -> Any:
     return _python_dispatch
 
 
-def gathering() -> Any:
-    from torch.distributed.nn import functional
-
-    return functional
-
-
 # what it belongs to → (how to get at it, its private names)
 ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch": (lambda: torch, ("_C", "_dynamo", "_inductor")),
@@ -69,7 +62,6 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch.nn.modules.module": (lambda: nn.modules.module, ("_has_any_global_hook",)),
     "torch._dynamo": (lambda: torch._dynamo, ("mark_static_address",)),
     "torch._inductor.config": (inductor, ("patch", *CPU_OPTIONS)),
-    "torch.distributed.nn.functional": (gathering, ("all_gather",)),
     "torch.nn.Module": (
         nn.Module,
         (
@@ -85,19 +77,19 @@ ELSEWHERE: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "torch.utils.weak": (weak_keys, ("WeakIdKeyDictionary",)),
     "transformers: the generation config of a running generate": (
         generation_config,
-        ("_mask_length", "_pad_token_tensor"),
+        ("_mask_length", "_pad_token_tensor", "_eos_token_tensor"),
+    ),
+    "transformers.GenerationMixin": (
+        lambda: SMTForCausalLM,
+        ("_get_logits_processor", "_prepare_generation_config", "_prepare_special_tokens"),
     ),
 }
-# Of `transformers serve`; they need the extra `serve`, and exist once a server runs.
-SERVE = ("_chat_handler", "_completion_handler", "server", "start_server", "reset_loaded_models")
-MANAGER = ("_load_model", "_load_processor")
-HANDLER = ("_build_generation_config", "_validate_request")
 OWN = {"_replace"}  # of the standard library
 
 
 def listed() -> set[str]:
     names = {name for _, owned in ELSEWHERE.values() for name in owned}
-    return names.union(*RELIED_ON.values(), SERVE, MANAGER, HANDLER, OWN)
+    return names.union(*RELIED_ON.values(), OWN)
 
 
 @pytest.mark.parametrize(
@@ -115,19 +107,6 @@ def test_the_name_that_a_checkpoint_relies_on_is_there(place, name):
     assert hasattr(find(place), name), f"transformers.{place} has no {name} any more"
 
 
-@pytest.mark.ecosystem
-def test_the_inside_of_transformers_serve_is_there():
-    pytest.importorskip("fastapi")
-    from transformers.cli.serve import Serve
-    from transformers.cli.serving.model_manager import ModelManager
-    from transformers.cli.serving.utils import BaseHandler
-
-    for owner, names in ((Serve, SERVE), (ModelManager, MANAGER), (BaseHandler, HANDLER)):
-        source = inspect.getsource(owner)
-        for name in names:
-            assert hasattr(owner, name) or f"self.{name}" in source, f"{owner.__name__} has no {name} any more"
-
-
 def private_names_reached(root: Path) -> dict[str, str]:
     """Private attributes and modules that the code names and does not define: name → where."""
     defined: set[str] = set()
@@ -135,7 +114,7 @@ def private_names_reached(root: Path) -> dict[str, str]:
     for path in sorted(root.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names: list[str] = []
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 defined.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 defined.add(node.id)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.pytorch_utils import Conv1D
 
-from smt_hf import __version__
+from smt_hf.version import __version__
 
 BANDWIDTH_BYTES = 1 << 28  # far beyond the caches
 
@@ -174,11 +174,8 @@ class PeakMemory(TorchDispatchMode):
         for tensor in out if isinstance(out, (list, tuple)) else (out,):
             if not isinstance(tensor, torch.Tensor):
                 continue
-            try:
-                owner: Any = tensor.untyped_storage()
-                size = owner.nbytes()
-            except NotImplementedError:  # a prepacked weight has no storage that shows
-                owner, size = tensor, tensor.numel() * tensor.element_size()
+            owner = tensor.untyped_storage()
+            size = owner.nbytes()
             if owner not in self.known:
                 self.known[owner] = size
                 self.live += size

@@ -6,6 +6,7 @@ exit code is 2.
 """
 
 import argparse
+import difflib
 import io
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,20 @@ from typing import NoReturn
 
 import smt_hf
 
-from . import benchmark, compare, evaluate, experiment, export, generate, pretrain, push, quickstart, report, serve
+from . import (
+    benchmark,
+    chat,
+    compare,
+    evaluate,
+    experiment,
+    export,
+    generate,
+    pretrain,
+    push,
+    quickstart,
+    report,
+    serve,
+)
 from .errors import explained
 from .flags import check_numbers
 from .loading import quiet
@@ -21,6 +35,7 @@ from .loading import quiet
 COMMANDS = {
     "pretrain": (pretrain, "pretrain a model by SMT and DMT, or by BPTT"),
     "evaluate": (evaluate, "measure a model free-running from a cold start"),
+    "chat": (chat, "talk to a model; without one, to that of the package"),
     "generate": (generate, "continue a prompt"),
     "serve": (serve, "answer completions and chats on an OpenAI-compatible API"),
     "compare": (compare, "tabulate and plot finished runs side by side"),
@@ -37,7 +52,8 @@ class OneLineParser(argparse.ArgumentParser):
     """Without the usage before an error, which for 40 flags hides the error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
+        end = "" if message.endswith("?") else ";"
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}{end} see {self.prog} --help\n")
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -60,6 +76,12 @@ def with_dashes(word: str) -> str:
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
+def unknown(command: str) -> str:
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+    return f"there is no command {command!r}; {hint}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A character that a terminal cannot show must not end a run.
@@ -67,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     words = [with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
     parser = build_parser(words)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(unknown(words[0]))
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()

@@ -2,6 +2,7 @@
 
 decode, prefill: tokens per second of `generate`, beside other models of the same size. train: whole steps of
 SMT and of BPTT by length of the context. dmt: a DMT step, beside the official algorithm written plainly.
+serve: servers under many streams at once, ours beside `transformers serve`.
 """
 
 import argparse
@@ -9,7 +10,13 @@ from pathlib import Path
 
 from .flags import add_number
 
-DEFAULT_CONTEXTS = {"decode": [16, 4096], "prefill": [4096], "train": [128, 1024], "dmt": [256]}
+DEFAULT_CONTEXTS = {
+    "decode": [16, 4096],
+    "prefill": [4096],
+    "train": [128, 1024],
+    "dmt": [256],
+    "serve": [2000],
+}
 DEFAULT_MODELS = "smt-gru smt-mlp smt-transformer gpt2 mamba torch-gru"
 # Training is that of a preset, on the device that Accelerate would take.
 TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
@@ -17,7 +24,7 @@ TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", metavar="WHAT", choices=tuple(DEFAULT_CONTEXTS), help="decode, prefill, train or dmt"
+        "what", metavar="WHAT", choices=tuple(DEFAULT_CONTEXTS), help="decode, prefill, train, dmt or serve"
     )
     parser.add_argument("--models", nargs="+", metavar="NAME",
                         help=f"what to measure [{DEFAULT_MODELS}; dmt: smt-transformer]")  # fmt: skip
@@ -46,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true",
                         help="decode: ours a second time, as compiled programs")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, or cuda [cpu]")
+    add_number(parser, "--streams", int, nargs="+", metavar="N", at_least=1, at_most=4096,
+               help="serve: clients at once [1 8 64]")  # fmt: skip
+    add_number(parser, "--dollars-per-hour", float, metavar="P", at_least=0,
+               help="serve: what the machine costs, for dollars a million tokens")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to a new file too")
 
@@ -64,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.benchmark.decoding import check_names, measure_decode, measure_prefill, subjects
     from smt_hf.benchmark.measure import describe_machine
 
+    if args.what == "serve":
+        return show(args, describe_machine(torch.device("cpu")), served_rows(args, contexts))
     if args.what in TRAINED:
         return show(args, describe_machine(torch.device("cpu")), trained_rows(args, contexts))
     args.models = args.models or DEFAULT_MODELS.split()
@@ -83,6 +96,15 @@ def run(args: argparse.Namespace) -> int:
         else:
             rows += measure_prefill(found, context, args.repeats)
     return show(args, machine, rows)
+
+
+def served_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
+    from smt_hf.benchmark.serving import SERVERS, measure_serving
+
+    models = args.models or list(SERVERS)
+    if unknown := set(models) - set(SERVERS):
+        raise ValueError(f"--models names {min(unknown)!r}; serve measures {', '.join(SERVERS)}.")
+    return measure_serving(models, int(args.parameters), args.streams or [1, 8, 64], contexts[0], args.repeats)
 
 
 def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
@@ -117,8 +139,27 @@ def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(args.output), text)
     shown = steps_table if args.what in TRAINED else table
-    print(text if args.json else shown(rows), end="" if args.json else "\n")
+    if args.what == "serve":
+        print(text if args.json else streams_table(rows, args.dollars_per_hour), end="" if args.json else "\n")
+    else:
+        print(text if args.json else shown(rows), end="" if args.json else "\n")
     return 0
+
+
+def streams_table(rows: list[dict], dollars: float | None) -> str:
+    lines = [
+        "model      server                                    streams  tokens/s  first, ms p50    p95  turn 6/1"
+    ]
+    for row in rows:
+        cost = (
+            f"  ${dollars / 3600 / row['tokens_per_second'] * 1e6:.2f} a million" if dollars is not None else ""
+        )
+        lines.append(
+            f"{row['model']:<10} {row['server']:<42} {row['streams']:6} {row['tokens_per_second']:9.1f}"
+            f" {1e3 * row['first_token_p50']:14.0f} {1e3 * row['first_token_p95']:6.0f}"
+            f" {row['turn_6'] / row['turn_1']:9.2f}{cost}"
+        )
+    return "\n".join(lines)
 
 
 def steps_table(rows: list[dict]) -> str:

@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields(parser, FLAGS, OF_THE_RUN, TEXTS)
     add_number(parser, "--max-tokens", int, default=65536, at_least=1, help="targets to judge at most [65536]")
     add_number(
-        parser, "--horizon", int, default=256, at_least=1, help="tokens read from each cold start (text) [256]"
-    )
+        parser, "--horizon", int, at_least=1,
+        help="tokens read from each cold start [of a text 256, or as many as it has]",
+    )  # fmt: skip
     add_number(parser, "--lengths", int, nargs="+", at_least=1, help="judge a task at these lengths too")
     parser.add_argument(
         "--images", metavar="PNG", type=Path,
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.runs.spec import checked
 
     from .loading import load_model, new_file, record_of
+    from .network import ask_for_data
 
     if args.images:
         new_file("--images", args.images)
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             "the run.json of %s could not be had: data that it was trained on would be judged too", args.model
         )
     kind = data_kind(named["dataset"], named.get("image_column"))
+    ask_for_data(named["dataset"], image_column=named.get("image_column"))
     if asked_length and kind == "text":
         raise ValueError(
             f"--sequence-length {asked_length} is for tasks and images, and {named['dataset']!r} is text; give "

@@ -12,20 +12,25 @@ from typing import Any
 from smt_hf.experiments.recipe import Recipe, Run, plan
 from smt_hf.experiments.recipes import EXPERIMENTS
 
+from .flags import add_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {recipe.about}" for name, recipe in EXPERIMENTS.items())
     parser.add_argument("name", metavar="NAME", help=listed.replace("%", "%%"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of everything for each [0]")
-    parser.add_argument("--lengths", type=int, nargs="+", help="training lengths [the recipe's shortest]")
+    add_number(
+        parser, "--seeds", int, nargs="+", default=[0], at_least=0, at_most=2**40,
+        help="one run of everything for each [0]",
+    )  # fmt: skip
+    add_number(parser, "--lengths", int, nargs="+", at_least=2, help="training lengths [the recipe's shortest]")
     parser.add_argument("--cells", nargs="+", help="cells, by name or as module:Class [the recipe's]")
-    parser.add_argument("--max-minutes", type=float, help="budget of each run [the recipe's]")
+    add_number(parser, "--max-minutes", float, above=0, help="budget of each run [the recipe's]")
     parser.add_argument(
         "--variants", nargs="*", metavar="NAME",
         help="run these of its variants, or none, beside the recipe as it is [all]",
     )  # fmt: skip
-    parser.add_argument(
-        "--bptt-learning-rates", type=float, nargs="+", help="BPTT is run with each [the recipe's]"
+    add_number(
+        parser, "--bptt-learning-rates", float, nargs="+", above=0, help="BPTT is run with each [the recipe's]"
     )
     parser.add_argument(
         "--set", nargs="+", metavar="NAME=VALUE", default=[], dest="changes",
@@ -83,8 +88,12 @@ def carry_out(name: str, folder: Path, runs: list[Run]) -> int:
 
     from . import report
     from .loading import quiet
+    from .network import ask_for_data
 
     quiet()
+    for one in runs:
+        spec = runner.spec_of(folder, one)
+        ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
     runner.check(folder, runs)  # a wrong argument is refused before any run
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{name}: {len(runs)} runs, {budget_of(runs)} of training together")

@@ -1,14 +1,14 @@
 """Continue a prompt, streaming to the terminal, in constant memory."""
 
 import argparse
+import sys
+from typing import Any
 
 from .flags import add_number
-from .loading import add_model_arguments
+from .loading import add_model_arguments, new_file
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
-    parser.add_argument("--prompt", required=True, help="text to continue")
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(
         parser, "--max-new-tokens", int, default=200, at_least=1, at_most=2**31, help="tokens to add [200]"
     )
@@ -20,16 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sample from the k most probable; 0: all [50]",
     )  # fmt: skip
     add_number(
-        parser,
-        "--top-p",
-        float,
-        default=1.0,
-        at_least=0,
-        above=0,
-        at_most=1,
+        parser, "--top-p", float, default=1.0, at_least=0, above=0, at_most=1,
         help="sample from this much probability [1.0]",
-    )
+    )  # fmt: skip
     add_number(parser, "--seed", int, default=0, at_least=0, at_most=2**63 - 1, help="of the sampling [0]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser, optional=True)
+    parser.add_argument("--prompt", help="text to continue [what comes from standard input]")
+    parser.add_argument("--state", metavar="FILE", help="go on from the state in this file")
+    parser.add_argument("--save-state", metavar="FILE", help="keep the state at the end in this file")
+    add_sampling_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,23 +40,47 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import load_model
 
-    if not args.prompt:
+    prompt = sys.stdin.read() if args.prompt is None else args.prompt
+    if not prompt:
         raise ValueError("--prompt is empty; give at least one character to continue.")
+    target = None if args.save_state is None else new_file("--save-state", args.save_state)
     model, tokenizer = load_model(args)
-    try:
-        inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
-    except Exception as error:  # `tokenizers` raises nothing more specific
-        raise ValueError(f"--prompt {args.prompt!r} is not in the tokenizer's vocabulary: {error}.") from error
+    state = None if args.state is None else model.load_state(args.state)
+    ids = ids_of(tokenizer, prompt).to(model.device)
     torch.manual_seed(args.seed)
-    sampling = (
-        {
-            "do_sample": True,
-            "temperature": args.temperature,
-            "top_k": args.top_k,
-            "top_p": args.top_p,
-        }
-        if args.temperature
-        else {"do_sample": False}
-    )
-    model.generate(**inputs, max_new_tokens=args.max_new_tokens, streamer=TextStreamer(tokenizer), **sampling)
+    options = {"max_new_tokens": args.max_new_tokens, "streamer": TextStreamer(tokenizer), **sampling(args)}
+    out = go_on(model, ids, state, **options)
+    if target is not None:
+        model.save_state(whole_state(model, out.cache, out.sequences[:, -1:]), target)
     return 0
+
+
+def ids_of(tokenizer: Any, text: str) -> Any:
+    """Ids (1, T). Raises ValueError for a text that the tokenizer does not know."""
+    try:
+        ids = tokenizer(text, return_tensors="pt").input_ids
+    except Exception as error:  # `tokenizers` raises nothing more specific
+        raise ValueError(f"the text {text!r} is not in the tokenizer's vocabulary: {error}.") from error
+    if ids.shape[1] == 0:
+        raise ValueError(f"the text {text!r} has no tokens; give at least one.")
+    return ids
+
+
+def sampling(args: argparse.Namespace) -> dict[str, Any]:
+    if not args.temperature:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+
+
+def go_on(model: Any, ids: Any, state: Any, **options: Any) -> Any:
+    """What `generate` returns for ids (1, T) after a state, or after nothing; its `cache` is the new state."""
+    import torch
+
+    seen = 0 if state is None else int(state.get_seq_length())
+    mask = torch.ones(1, seen + ids.shape[1], dtype=torch.long, device=ids.device)
+    return model.generate(ids, attention_mask=mask, cache=state, return_dict_in_generate=True, **options)
+
+
+def whole_state(model: Any, state: Any, last: Any) -> Any:
+    """The state after the last token of an answer too, (1, 1), which `generate` made and did not read."""
+    return model(last, cache=state, use_cache=True).cache

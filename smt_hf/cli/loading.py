@@ -7,9 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .network import ask_for_model
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder of a run, or a repository on the Hub")
+EXAMPLE = str(Path(__file__).parents[1] / "example")  # known without importing what loads it
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """optional: without a model it is the one that comes with the package."""
+    what = "folder of a run, or a repository on the Hub"
+    if optional:
+        parser.add_argument("model", metavar="MODEL", nargs="?", default=EXAMPLE, help=f"{what} [the example]")
+    else:
+        parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument("--cell", help="module:Class of the model's cell, if it is one of your own")
     parser.add_argument(
         "--trust-remote-code", action="store_true",
@@ -18,13 +27,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_model_path(model: str) -> None:
-    """Raise a ValueError for a folder without weights, and for what is neither a folder nor a repository."""
+    """Raise a ValueError for a folder without weights, and for what is neither a folder nor a repository that
+    can be had: a name below a folder that is there is meant to be a folder.
+    """
     path = Path(model)
     if path.is_dir() and not (path / "model.safetensors").is_file() and not any(path.glob("*.index.json")):
         unfinished = " (the run in it is not finished)" if (path / "run.json").is_file() else ""
         raise ValueError(f"folder {model} holds no model.safetensors{unfinished}; give a finished run.")
-    if not path.exists() and (model.count("/") != 1 or model.startswith((".", "/"))):
+    if path.exists():
+        return
+    if model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir():
         raise ValueError(f"model folder {model} does not exist; give a run folder or a Hub repository.")
+    ask_for_model(model)
 
 
 def load_model(args: argparse.Namespace) -> tuple[Any, Any]:

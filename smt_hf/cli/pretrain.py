@@ -12,6 +12,7 @@ from typing import Any
 from smt_hf.runs.spec import FIELDS
 
 from .flags import add_fields, given_fields, held_values, preset_help
+from .network import ask_for_data
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
@@ -23,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file of settings, or a run.json; flags win"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of the run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint of the run; the budget may be longer than it was",
+    )
     add_fields(parser, FIELDS, held_values(words))
 
 
@@ -43,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.pretraining.assembly import build
     from smt_hf.pretraining.stops import Interrupted
 
-    trainer = build(spec_of(args), ["smt-hf", *args.words])
+    spec = spec_of(args)
+    ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
+    trainer = build(spec, ["smt-hf", *args.words])
     try:
         record = trainer.train(resume=args.resume)
     except Interrupted as stop:

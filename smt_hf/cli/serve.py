@@ -1,24 +1,20 @@
-"""Serve a model on an OpenAI-compatible API: completions, and chat where the tokenizer has a chat template."""
+"""Serve a model on an OpenAI-compatible API: completions, chat and responses, many at once in one batch."""
 
 import argparse
+import asyncio
 import errno
+import os
+import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from .flags import add_number
 from .loading import add_model_arguments
 
-NEEDED = ("fastapi", "openai", "pydantic", "uvicorn")
-
-# A model that only continues text has no roles to speak in, so chat is refused rather than made up.
-REFUSE_CHAT = (
-    "{{ raise_exception('this model has no chat template; send the text to be continued to /v1/completions, "
-    "or set tokenizer.chat_template and save it with the model.') }}"
-)
+DRAIN_SECONDS = 30.0  # that answers under way have to end in, after SIGTERM
+KEY = "SMT_HF_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,64 +22,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="localhost", help="address to listen on [localhost]")
     add_number(parser, "--port", int, default=8000, at_least=1, at_most=65535, help="port to listen on [8000]")
     parser.add_argument(
-        "--allowed-hosts",
-        nargs="+",
-        default=[],
-        metavar="NAME",
+        "--allowed-hosts", nargs="+", default=[], metavar="NAME",
         help="names beside --host that clients may ask by",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cors", nargs="+", default=[], metavar="ORIGIN", help="pages that may use it, https://a.b say; *: all"
+    )  # fmt: skip
+    parser.add_argument(
+        "--api-key", metavar="KEY", help=f"what clients must send [the variable {KEY}, or none]"
     )
-    add_number(parser, "--max-tokens", int, default=4096, at_least=1, help="most tokens of an answer [4096]")
+    add_number(parser, "--max-batch", int, default=64, at_least=1, at_most=65536, help="texts at once [64]")
     add_number(
-        parser, "--max-prompt", int, default=131072, at_least=1, at_most=2**31,
-        help="most tokens of a prompt [131072]",
+        parser, "--max-queue", int, default=256, at_least=1, at_most=2**20, help="texts that may wait [256]"
+    )  # fmt: skip
+    add_number(
+        parser, "--threads", int, default=None, at_least=1, at_most=4096, help="of PyTorch [its own choice]"
+    )
+    parser.add_argument(
+        "--state", metavar="FILE", help="a state, from `smt-hf generate --save-state`, to begin with"
+    )
+    parser.add_argument(
+        "--state-store", default="memory", metavar="WHERE",
+        help="where conversations are kept: memory, sqlite:///FILE, redis://HOST:PORT/0, or none [memory]",
+    )  # fmt: skip
+    add_number(
+        parser, "--max-store-bytes", int, default=2**30, at_least=2**16, at_most=2**60,
+        help="of memory or file [1 GiB]",
+    )  # fmt: skip
+    add_number(parser, "--max-tokens", int, default=4096, at_least=1, at_most=2**31, help="of an answer [4096]")
+    add_number(
+        parser, "--max-prompt", int, default=131072, at_least=1, at_most=2**31, help="of a prompt [131072]"
     )  # fmt: skip
     add_number(
         parser, "--max-seconds", float, default=300.0, above=0, at_least=0, at_most=1e9,
-        help="most seconds of writing an answer [300]",
+        help="most seconds of an answer [300]",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"serving needs {', '.join(missing)}; run: pip install 'smt-hf[serve]'.")
+    if find_spec("uvicorn") is None:
+        raise ValueError("serving needs uvicorn; run: pip install 'smt-hf[serve]'.")
+    from smt_hf.serving.stores import open_store
+
     from .loading import check_model_path
 
     check_model_path(args.model)
+    key = args.api_key or os.environ.get(KEY)
     sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
     try:
-        serve(args, sockets)
+        store = None if args.state_store == "none" else open_store(args.state_store, args.max_store_bytes)
+        serve(args, sockets, store, key)
     finally:
         close(sockets)
     return 0
 
 
-def serve(args: argparse.Namespace, sockets: list[socket.socket]) -> None:
+def serve(args: argparse.Namespace, sockets: list[socket.socket], store: Any, key: str | None) -> None:
+    import uvicorn
+
+    from smt_hf.serving.engine import Engine
     from smt_hf.serving.gate import LOCAL, Gate, Limits
+    from smt_hf.serving.openai_api import OpenAIApi
 
     from .loading import load_model
 
     model, tokenizer = load_model(args)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = REFUSE_CHAT
-    # The API's default is to sample; `temperature` would be ignored otherwise, and 0 is greedy.
-    if model.generation_config.do_sample is None:
-        model.generation_config.do_sample = True
+    if not tokenizer.is_fast:
+        raise ValueError("the tokenizer is none of the `tokenizers` library, and the server reads no other.")
+    state = None if args.state is None else model.load_state(args.state)
     limits = Limits(tokens=args.max_tokens, prompt=args.max_prompt, seconds=args.max_seconds)
-    hosts = [*LOCAL, args.host, *args.allowed_hosts]
-    server = server_of(args.model, model, tokenizer)
-    config = server.server.config
-    gate = Gate(config.app, args.model, hosts, limits, lambda text: len(tokenizer(text)["input_ids"]))
-    model.generate = answered(model.generate, gate)
-    config.app = gate
-    config.timeout_graceful_shutdown = 1  # Ctrl-C does not wait for answers that are being written
+    # The thread of the engine gives way to that of the connections more often than every 5 ms.
+    sys.setswitchinterval(0.0005)
+    engine = Engine(
+        model,
+        max_batch=args.max_batch,
+        max_queue=args.max_queue,
+        threads=args.threads,
+        store=store,
+        start_state=state,
+    )
+    gate = Gate(
+        OpenAIApi(engine, tokenizer, args.model, limits), args.model,
+        hosts=[*LOCAL, args.host, *args.allowed_hosts], limits=limits, key=key, origins=args.cors,
+    )  # fmt: skip
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, number: int, frame: Any) -> None:
+            """SIGTERM lets answers under way end; Ctrl-C, or a second signal, does not."""
+            if number == signal.SIGTERM and not gate.closing:
+                gate.closing = True
+                asyncio.get_running_loop().create_task(drained(self, gate))
+            else:
+                super().handle_exit(number, frame)
+
+    config = uvicorn.Config(gate, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
     try:
-        server.server.run(sockets=sockets)
+        Server(config).run(sockets=sockets)
     finally:
-        for asked in gate.requests.values():
-            asked.gone.set()
-        server.reset_loaded_models()  # a timer of it would keep the process alive
+        engine.close()
+
+
+async def drained(server: Any, gate: Any) -> None:
+    """End the server when nobody waits for an answer any more, or has waited long enough."""
+    for _ in range(int(DRAIN_SECONDS / 0.05)):
+        if not gate.waiting:
+            break
+        await asyncio.sleep(0.05)
+    server.should_exit = True
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
@@ -123,106 +169,3 @@ def listening(host: str, port: int) -> list[socket.socket]:
 def close(sockets: list[socket.socket]) -> None:
     for one in sockets:
         one.close()
-
-
-def server_of(name: str, model: Any, tokenizer: Any) -> Any:
-    """The server of `transformers`, not started, with this model and no other."""
-    import transformers
-    from fastapi import Request
-    from fastapi.responses import JSONResponse
-    from jinja2 import TemplateError
-    from transformers.cli.serve import Serve
-    from transformers.cli.serving import model_manager as of_the_library
-
-    from smt_hf import SMTForCausalLM
-    from smt_hf.serving.gate import REQUEST
-
-    # The server looks a model's class up by its name, in `transformers` alone.
-    transformers.SMTForCausalLM = SMTForCausalLM  # type: ignore[attr-defined]
-
-    class Loaded(of_the_library.ModelManager):
-        """Has the model that `load_model` read and checked."""
-
-        def _load_processor(self, *_: Any, **__: Any) -> Any:
-            return tokenizer
-
-        def _load_model(self, *_: Any, **__: Any) -> Any:
-            return model
-
-        def list_models(self, cache_dir: str | None = None) -> list[dict]:
-            """Clients ask for the list before anything else; by itself it names what the Hub's cache holds."""
-            return [{"id": name, "object": "model", "created": 0, "owned_by": "smt-hf"}]
-
-        get_gen_models = list_models  # as transformers 5.23 calls it
-
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        """A request that the model or its tokenizer cannot take is the client's error, not the server's."""
-        body = {"message": str(error), "type": "invalid_request_error"}
-        return JSONResponse({"error": body}, status_code=400)
-
-    class Server(Serve):
-        def start_server(self) -> None:
-            """Called when all routes are made: it starts later, behind the gate."""
-
-    module: Any = of_the_library  # the server imports the class when it is made
-    before = module.ModelManager
-    module.ModelManager = Loaded
-    try:
-        server: Any = Server(name, device=str(model.device), non_blocking=True)
-    finally:
-        module.ModelManager = before
-    app: Any = server.server.config.app
-    for error in (ValueError, TemplateError):
-        app.add_exception_handler(error, refuse)
-    for handler in (server._completion_handler, server._chat_handler):
-        handler._validate_request = lambda body: None  # the gate did
-        handler._build_generation_config = handing_on(handler._build_generation_config, REQUEST)
-    return server
-
-
-def handing_on(build: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """`_build_generation_config` of a handler, which hands the request on to `answered`."""
-
-    def handed_on(body: dict[str, Any], *args: Any, **options: Any) -> Any:
-        config = build(body, *args, **options)
-        setattr(config, name, body[name])
-        return config
-
-    return handed_on
-
-
-def answered(generate: Callable[..., Any], gate: Any) -> Callable[..., Any]:
-    """`model.generate` for one request after another, each with its seed and limits, while its client stays."""
-    import torch
-    from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
-
-    from smt_hf.serving.gate import REQUEST, Asked
-
-    class Limit(StoppingCriteria):
-        def __init__(self, asked: Asked):
-            self.asked, self.end = asked, time.monotonic() + gate.limits.seconds
-
-        def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-            if self.asked.gone.is_set():
-                raise ValueError("the client left.")
-            if time.monotonic() > self.end:
-                raise ValueError(
-                    f"the answer took more than {gate.limits.seconds:g} seconds; ask for fewer tokens."
-                )
-            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-    def generate_for(*args: Any, generation_config: Any, tokenizer: Any, **inputs: Any) -> Any:
-        # A client that left while it waited is no longer among the requests.
-        asked = gate.requests.get(generation_config.__dict__.pop(REQUEST))
-        if asked is None or asked.gone.is_set():
-            raise ValueError("the client left.")
-        if (count := inputs["input_ids"].shape[-1]) > gate.limits.prompt:
-            raise ValueError(f"the prompt has {count:,} tokens; this server reads {gate.limits.prompt:,}.")
-        torch.manual_seed(asked.seed)
-        criteria = StoppingCriteriaList([Limit(asked)])
-        if stops := generation_config.stop_strings:
-            criteria.append(StopStringCriteria(tokenizer, stops))
-            generation_config.stop_strings = None
-        return generate(*args, generation_config=generation_config, stopping_criteria=criteria, **inputs)
-
-    return generate_for

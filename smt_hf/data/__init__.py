@@ -113,46 +113,26 @@ def load_data(
     """
     train: AnyData
     validation: AnyData
-    kind = data_kind(name, image_column)
-    _refuse_what_does_not_apply(
-        name, kind, text_column, image_column, grey_levels, split, streaming, max_corpus_bytes, validation_split
-    )
-    if kind == "image":
-        train, validation = load_pixels(
-            name,
-            sequence_length=sequence_length,
-            image_column=image_column,
-            grey_levels=grey_levels,
-            split=split,
-            streaming=streaming,
-            max_bytes=max_corpus_bytes,
-            validation_fraction=validation_fraction,
-            validation_split=validation_split,
-        )
+    source = _Source(name, text_column, image_column, grey_levels, split, streaming, max_corpus_bytes)
+    source.refuse_what_does_not_apply(validation_split)
+    held_out: dict[str, Any] = {
+        "validation_fraction": validation_fraction,
+        "validation_split": validation_split,
+    }
+    if source.kind == "image":
+        train, validation = load_pixels(**source.of_pixels(sequence_length), split=split, **held_out)
         tokenizer = train.tokenizer()
-    elif sequence_length is None:
-        raise ValueError(f"{name!r} needs a sequence_length; only images have one of their own.")
-    elif kind == "task":
-        train = make_task(name, sequence_length, "train", seed)
-        validation = make_task(name, sequence_length, "validation", seed)
+    elif source.kind == "task":
+        train, validation = (source.task(sequence_length, side, seed) for side in ("train", "validation"))
         tokenizer = train.tokenizer()
     else:
         tokenizer = _text_tokenizer(tokenizer)
         train, validation = load_windows(
-            name,
-            tokenizer,
-            sequence_length=sequence_length,
-            text_column=text_column,
-            split=split,
-            streaming=streaming,
-            max_corpus_bytes=max_corpus_bytes,
-            validation_fraction=validation_fraction,
-            validation_split=validation_split,
-            cache_dir=cache_dir,
+            **source.of_windows(sequence_length, cache_dir), tokenizer=tokenizer, split=split, **held_out
         )
     both = train.fingerprint + validation.fingerprint
     fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
-    return DataSplits(name, kind, "validation", validation, tokenizer, fingerprint, train)
+    return DataSplits(name, source.kind, "validation", validation, tokenizer, fingerprint, train)
 
 
 def load_evaluation_data(
@@ -175,40 +155,23 @@ def load_evaluation_data(
         validation rows, on which training is judged too.
     """
     validation: AnyData
-    kind = data_kind(name, image_column)
-    _refuse_what_does_not_apply(
-        name, kind, text_column, image_column, grey_levels, split or "train", streaming, max_corpus_bytes, None
+    source = _Source(
+        name, text_column, image_column, grey_levels, split or "train", streaming, max_corpus_bytes
     )
-    if kind == "image":
-        validation = load_all_pixels(
-            name,
-            sequence_length=sequence_length,
-            image_column=image_column,
-            grey_levels=grey_levels,
-            split=split,
-            streaming=streaming,
-            max_bytes=max_corpus_bytes,
-        )
+    source.refuse_what_does_not_apply()
+    if source.kind == "image":
+        validation = load_all_pixels(**source.of_pixels(sequence_length), split=split)
         tokenizer = validation.tokenizer()
-    elif sequence_length is None:
-        raise ValueError(f"{name!r} needs a sequence_length; only images have one of their own.")
-    elif kind == "task":
-        validation = make_task(name, sequence_length, "validation", seed)
+    elif source.kind == "task":
+        validation = source.task(sequence_length, "validation", seed)
         tokenizer = validation.tokenizer()
     else:
         tokenizer = _text_tokenizer(tokenizer)
         validation = load_all_windows(
-            name,
-            tokenizer,
-            sequence_length=sequence_length,
-            text_column=text_column,
-            split=split,
-            streaming=streaming,
-            max_corpus_bytes=max_corpus_bytes,
-            cache_dir=cache_dir,
+            **source.of_windows(sequence_length, cache_dir), tokenizer=tokenizer, split=split
         )
-    part: Literal["validation", "all"] = "validation" if kind == "task" else "all"
-    return EvaluationData(name, kind, part, validation, tokenizer, validation.fingerprint)
+    part: Literal["validation", "all"] = "validation" if source.kind == "task" else "all"
+    return EvaluationData(name, source.kind, part, validation, tokenizer, validation.fingerprint)
 
 
 def _text_tokenizer(tokenizer: PreTrainedTokenizerBase | str | None) -> PreTrainedTokenizerBase:
@@ -217,33 +180,61 @@ def _text_tokenizer(tokenizer: PreTrainedTokenizerBase | str | None) -> PreTrain
     return tokenizer
 
 
-def _refuse_what_does_not_apply(
-    name: str,
-    kind: Kind,
-    text_column: str,
-    image_column: str | None,
-    grey_levels: int | None,
-    split: str,
-    streaming: bool,
-    max_corpus_bytes: int | None,
-    validation_split: str | None,
-) -> None:
-    """Refuse arguments that would change nothing: they are a mistake about what `name` is."""
-    useless: dict[str, Any] = {}
-    if kind != "text" and text_column != "text":
-        useless["text_column"] = text_column
-    if kind != "image" and grey_levels is not None:
-        useless["grey_levels"] = grey_levels
-    if kind == "task":
-        given = {
-            "image_column": (image_column, None),
-            "split": (split, "train"),
-            "streaming": (streaming, False),
-            "max_corpus_bytes": (max_corpus_bytes, None),
-            "validation_split": (validation_split, None),
-        }
-        useless |= {key: value for key, (value, default) in given.items() if value != default}
-    if useless:
-        key, value = next(iter(useless.items()))
-        what = {"task": "is a task", "image": "is read as images", "text": "is read as text"}[kind]
-        raise ValueError(f"{key} is {value!r}, but {name!r} {what}, which has no use for it; leave it out.")
+@dataclass(frozen=True)
+class _Source:
+    """What names the data, as `load_data` takes it."""
+
+    name: str
+    text_column: str
+    image_column: str | None
+    grey_levels: int | None
+    split: str
+    streaming: bool
+    max_corpus_bytes: int | None
+
+    @property
+    def kind(self) -> Kind:
+        return data_kind(self.name, self.image_column)
+
+    def of_pixels(self, sequence_length: int | None) -> dict[str, Any]:
+        """What the loaders of images want of it."""
+        names = ("name", "image_column", "grey_levels", "streaming")
+        options = {name: getattr(self, name) for name in names}
+        return {**options, "sequence_length": sequence_length, "max_bytes": self.max_corpus_bytes}
+
+    def of_windows(self, sequence_length: int | None, cache_dir: str | Path | None) -> dict[str, Any]:
+        """What the loaders of text want of it."""
+        names = ("name", "text_column", "streaming", "max_corpus_bytes")
+        options = {name: getattr(self, name) for name in names}
+        return {**options, "sequence_length": self.length(sequence_length), "cache_dir": cache_dir}
+
+    def task(self, sequence_length: int | None, side: str, seed: int) -> SyntheticTask:
+        return make_task(self.name, self.length(sequence_length), side, seed)
+
+    def length(self, asked: int | None) -> int:
+        if asked is None:
+            raise ValueError(f"{self.name!r} needs a sequence_length; only images have one of their own.")
+        return asked
+
+    def refuse_what_does_not_apply(self, validation_split: str | None = None) -> None:
+        """Refuse arguments that would change nothing: they are a mistake about what `name` is."""
+        useless: dict[str, Any] = {}
+        if self.kind != "text" and self.text_column != "text":
+            useless["text_column"] = self.text_column
+        if self.kind != "image" and self.grey_levels is not None:
+            useless["grey_levels"] = self.grey_levels
+        if self.kind == "task":
+            given = {
+                "image_column": (self.image_column, None),
+                "split": (self.split, "train"),
+                "streaming": (self.streaming, False),
+                "max_corpus_bytes": (self.max_corpus_bytes, None),
+                "validation_split": (validation_split, None),
+            }
+            useless |= {key: value for key, (value, default) in given.items() if value != default}
+        if useless:
+            key, value = next(iter(useless.items()))
+            what = {"task": "is a task", "image": "is read as images", "text": "is read as text"}[self.kind]
+            raise ValueError(
+                f"{key} is {value!r}, but {self.name!r} {what}, which has no use for it; leave it out."
+            )

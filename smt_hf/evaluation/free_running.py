@@ -4,7 +4,7 @@ B rows, T tokens, K memory tokens of width D.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from smt_hf.models.modeling_smt import SMTForCausalLM
 
 # Tokens read at a time: bounds the memories and logits alive, however long the sequence.
 CHUNK = 256
+BATCH = 32  # rows, likewise
 
 
 def horizon_edges(length: int) -> list[int]:
@@ -67,11 +68,19 @@ def by_horizon(losses: torch.Tensor, hits: torch.Tensor, count: torch.Tensor) ->
     return {**total, "targets": int(count.sum()), "by_horizon": buckets}
 
 
-@torch.no_grad()
 def evaluate_rows(
-    model: SMTForCausalLM, input_ids: torch.Tensor, shift_labels: torch.Tensor, batch_size: int = 32
+    model: SMTForCausalLM, input_ids: torch.Tensor, shift_labels: torch.Tensor, batch_size: int = BATCH
 ) -> dict[str, Any]:
-    """Free-running, cold-start metrics of rows (N, T).
+    """Free-running, cold-start metrics of rows (N, T), `batch_size` at a time; see `evaluate_batches`."""
+    parts = zip(input_ids.split(batch_size), shift_labels.split(batch_size), strict=True)
+    return evaluate_batches(model, parts, input_ids.shape[1])
+
+
+@torch.no_grad()
+def evaluate_batches(
+    model: SMTForCausalLM, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], length: int
+) -> dict[str, Any]:
+    """Free-running, cold-start metrics of batches of input_ids and shift_labels, (B, `length`) each.
 
     Returns `loss` (nats per target), `accuracy`, `targets` (their number) and `by_horizon`: the same per
     bucket of positions, `start` ≤ position < `end`, without buckets that have no target. The model's training
@@ -80,12 +89,11 @@ def evaluate_rows(
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    loss = torch.zeros(input_ids.shape[1], dtype=torch.float64)
+    loss = torch.zeros(length, dtype=torch.float64)
     hits, count = torch.zeros_like(loss), torch.zeros_like(loss)
-    for start in range(0, len(input_ids), batch_size):
-        rows = slice(start, start + batch_size)
-        targets = shift_labels[rows].to(device)
-        losses, correct = token_losses(model, input_ids[rows].to(device), targets)
+    for input_ids, shift_labels in batches:
+        targets = shift_labels.to(device)
+        losses, correct = token_losses(model, input_ids.to(device), targets)
         loss += losses.double().sum(0).cpu()
         hits += correct.sum(0).cpu()
         count += (targets != -100).sum(0).cpu()
@@ -101,14 +109,29 @@ def evaluate_lengths(
     Rows are the task's own, in order: at least one, and as many as have at most `max_targets` answers
     together. All lengths are made before anything is measured, so an impossible one raises at once.
     """
-    metrics = {}
-    for length, rows in {length: task.at_length(length) for length in lengths}.items():
-        batch = rows.__getitems__(range(min(len(rows), max_targets)))
-        answers = (batch["shift_labels"] != -100).sum(1).cumsum(0)
-        count = max(1, int((answers <= max_targets).sum()))
-        x, y = batch["input_ids"][:count], batch["shift_labels"][:count]
-        metrics[length] = evaluate_rows(model, x, y)
-    return metrics
+    tasks = {length: task.at_length(length) for length in lengths}
+    return {
+        length: evaluate_batches(model, first_batches(rows, max_targets), length)
+        for length, rows in tasks.items()
+    }
+
+
+def first_batches(rows: Any, max_targets: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of the first rows, as many as have at most `max_targets` answers together, and at least one row.
+
+    They are made as they are asked for: a thousand rows of four thousand tokens are never there at once.
+    """
+    total, size = 0, min(len(rows), max_targets)
+    for start in range(0, size, BATCH):
+        batch = rows.__getitems__(range(start, min(start + BATCH, size)))
+        answers = total + (batch["shift_labels"] != -100).sum(1).cumsum(0)
+        total, count = int(answers[-1]), int((answers <= max_targets).sum())
+        if start == 0:
+            count = max(1, count)
+        if count:
+            yield batch["input_ids"][:count], batch["shift_labels"][:count]
+        if count < len(answers):
+            return
 
 
 @torch.no_grad()
@@ -122,13 +145,14 @@ def drift(
     labels = teacher.encode(input_ids, timesteps)
     core = model.model
     memory = core.start_memory(len(input_ids))
-    inputs = core.cell.project_inputs(core.embed_tokens(input_ids[:, : max(timesteps) + 1]))
     wanted = {t: i for i, t in enumerate(timesteps)}
     out = []
-    for t, x in enumerate(inputs.unbind(1)):
-        memory = core.cell(memory, x)
-        if t in wanted:
-            out.append({"horizon": t + 1, "drift": F.mse_loss(memory, labels[:, wanted[t]]).item()})
+    for start, part in enumerate(input_ids[:, : max(timesteps) + 1].split(CHUNK, dim=1)):
+        inputs = core.cell.project_inputs(core.embed_tokens(part))
+        for t, x in enumerate(inputs.unbind(1), start=start * CHUNK):
+            memory = core.cell(memory, x)
+            if t in wanted:
+                out.append({"horizon": t + 1, "drift": F.mse_loss(memory, labels[:, wanted[t]]).item()})
     return out
 
 

@@ -9,6 +9,8 @@ from smt_hf.data import EvaluationData, TokenWindows, data_kind, load_data, load
 from smt_hf.evaluation.free_running import evaluate_lengths, evaluate_rows
 from smt_hf.runs.record import RunRecord
 
+HORIZON = 256  # tokens that are read of a text, or of a task that says no length
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,14 +85,14 @@ def measure(
     held_out: bool = True,
     sequence_length: int | None = None,
     lengths: Sequence[int] = (),
-    horizon: int = 256,
+    horizon: int | None = None,
     max_tokens: int = 65536,
 ) -> tuple[EvaluationData, dict[int, dict[str, Any]]]:
     """The data, and metrics by length: of a task at its own and all asked `lengths`.
 
     named: what names the data, for `load_data`, its `dataset` among it. held_out: judge the validation part,
-    else all. sequence_length: of a task. horizon: tokens read from each cold start of a text. max_tokens:
-    targets to judge at most.
+    else all. sequence_length: of a task. horizon: tokens read from each cold start of a text, by default
+    256, or as many as there are. max_tokens: targets to judge at most.
 
     Raises ValueError for data of another vocabulary, and for lengths of what is no task.
     """
@@ -100,7 +102,8 @@ def measure(
     if lengths and kind != "task":
         raise ValueError(f"--lengths are for tasks, and {name!r} is none; give --horizon instead.")
     # A text is cut into blocks; rows of the others have one length.
-    length = horizon if kind == "text" else sequence_length or (horizon if kind == "task" else None)
+    of_rows = {"text": horizon or 1, "task": sequence_length or horizon or HORIZON, "image": sequence_length}
+    length = of_rows[kind]
     data: EvaluationData
     if held_out:
         data = load_data(name, tokenizer, sequence_length=length, **named)
@@ -113,8 +116,9 @@ def measure(
             f"{model.config.vocab_size}; evaluate it on data of its own vocabulary."
         )
     if kind == "text":
-        length = min(horizon, max_tokens)
-        x, y = cast(TokenWindows, data.validation).blocks(length, max_tokens // length)
+        text = cast(TokenWindows, data.validation)
+        length = min(horizon or min(HORIZON, text.num_tokens - 1), max_tokens)
+        x, y = text.blocks(length, max_tokens // length)
         return data, {length: evaluate_rows(model, x, y)}
     if data.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ValueError(

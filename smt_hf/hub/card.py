@@ -224,7 +224,11 @@ def card_metadata(record: RunRecord) -> Any:
             metric_value=round(value, 4),
         )
         results.append(result)
+    teacher = record.spec.get("teacher")
     return ModelCardData(
+        base_model=teacher
+        if teacher and HUB_DATASET.fullmatch(teacher) and not Path(teacher).exists()
+        else None,
         language="en" if dataset == "python-docs" else None,
         license="apache-2.0",
         library_name="transformers",

@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 import smt_hf.models
-from smt_hf import __version__
 from smt_hf.models.configuration_smt import CONFIG_VERSION
+from smt_hf.version import __version__
 
 from .push import check_access, class_stays_behind, plain_errors
 

@@ -1,6 +1,8 @@
 """SMTConfig: every number of the architecture, documented once."""
 
+from collections.abc import Iterable
 from dataclasses import fields
+from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig
@@ -38,8 +40,61 @@ ONLY_VALUES = {
 }
 
 
+class OwnFields(PreTrainedConfig):
+    """What the configurations of model and teacher share: no field is taken that nothing reads."""
+
+    what: ClassVar[str] = "a recurrent model"
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Raise a TypeError for the first name that is no field."""
+        for name in names:
+            if not self.is_known(name):
+                cls = type(self)
+                raise TypeError(
+                    f"{cls.__name__} has no field {name!r}; it has {', '.join(sorted(own_fields(cls)))}."
+                )
+
+    def set_rotary_base(self, theta: float | None) -> None:
+        """Take over `rope_theta`, the older way to give the base, and see that nothing else is asked for."""
+        given = dict(self.rope_parameters or {})
+        known = {"rope_type": "default", "rope_theta": 10000.0 if theta is None else theta}
+        self.rope_parameters = {**known, **given}
+        if self.rope_parameters["rope_type"] != "default" or self.rope_parameters.keys() != known.keys():
+            raise ValueError(
+                f"rope_parameters is {given}; the memory has few positions, so there is only the rope_type "
+                f"'default' with a rope_theta."
+            )
+        if theta not in (None, self.rope_parameters["rope_theta"]):
+            raise ValueError(f"rope_theta is {theta} but rope_parameters is {given}; give one of them.")
+
+    @classmethod
+    def is_known(cls, name: str) -> bool:
+        """Whether this model or `transformers` reads this field."""
+        return name in {field.name for field in fields(cls)} | LIBRARY_FIELDS or name.startswith("_")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As `PreTrainedConfig.from_dict`: what a file holds beside our fields is kept, whoever wrote it."""
+        foreign = {k: kwargs.pop(k, value) for k, value in config_dict.items() if not cls.is_known(k)}
+        known = {name: value for name, value in config_dict.items() if name not in foreign}
+        loaded = super().from_dict(known, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name in foreign.keys() - GenerationConfig().to_dict().keys():
+            setattr(config, name, foreign[name])
+        return loaded
+
+    def check_supported(self) -> None:
+        """Raise a ValueError for a value that asks for what the model does not do."""
+        for name, values in ONLY_VALUES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"the config has {name}={getattr(self, name)!r}, which {self.what} does not do; use "
+                    f"{values[0]!r}."
+                )
+
+
 @strict
-class SMTConfig(PreTrainedConfig):
+class SMTConfig(OwnFields):
     r"""Configuration of a recurrent language model with a memory of fixed size.
 
     The memory `m_t` holds `num_memory_tokens` (K) vectors of width `hidden_size` (D), so the state of
@@ -102,52 +157,13 @@ class SMTConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        for name in kwargs:
-            if self.cell in BUILT_IN_CELLS and not self.is_known(name):
-                raise TypeError(f"SMTConfig has no field {name!r}; it has {', '.join(sorted(own_fields()))}.")
+        if self.cell in BUILT_IN_CELLS:
+            self.refuse_unknown(kwargs)
         self.set_rotary_base(kwargs.pop("rope_theta", None))
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
         # All three: saving names only the class that is saved, and then AutoModel could not load it.
         self.auto_map = dict(AUTO_MAP)
-
-    def set_rotary_base(self, theta: float | None) -> None:
-        """Take over `rope_theta`, the older way to give the base, and see that nothing else is asked for."""
-        given = dict(self.rope_parameters or {})
-        known = {"rope_type": "default", "rope_theta": 10000.0 if theta is None else theta}
-        self.rope_parameters = {**known, **given}
-        if self.rope_parameters["rope_type"] != "default" or self.rope_parameters.keys() != known.keys():
-            raise ValueError(
-                f"rope_parameters is {given}; the memory has few positions, so there is only the rope_type "
-                f"'default' with a rope_theta."
-            )
-        if theta not in (None, self.rope_parameters["rope_theta"]):
-            raise ValueError(f"rope_theta is {theta} but rope_parameters is {given}; give one of them.")
-
-    @classmethod
-    def is_known(cls, name: str) -> bool:
-        """Whether this model or `transformers` reads this field."""
-        return name in {field.name for field in fields(cls)} | LIBRARY_FIELDS or name.startswith("_")
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As `PreTrainedConfig.from_dict`: what a file holds beside our fields is kept, whoever wrote it."""
-        foreign = {k: kwargs.pop(k, value) for k, value in config_dict.items() if not cls.is_known(k)}
-        known = {name: value for name, value in config_dict.items() if name not in foreign}
-        loaded = super().from_dict(known, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
-        for name in foreign.keys() - GenerationConfig().to_dict().keys():
-            setattr(config, name, foreign[name])
-        return loaded
-
-    def check_supported(self) -> None:
-        """Raise a ValueError for a value that asks for what the model does not do."""
-        for name, values in ONLY_VALUES.items():
-            if getattr(self, name) not in values:
-                raise ValueError(
-                    f"the config has {name}={getattr(self, name)!r}, which a recurrent model does not do; use "
-                    f"{values[0]!r}."
-                )
 
     @property
     def layer_types(self) -> list[str]:
@@ -173,8 +189,8 @@ class SMTConfig(PreTrainedConfig):
             )
 
 
-def own_fields() -> set[str]:
-    return {name for name in SMTConfig.__annotations__ if name != "model_type"}
+def own_fields(cls: type) -> set[str]:
+    return {name for name in cls.__annotations__ if name != "model_type"}
 
 
 def check_sizes(config: PreTrainedConfig, names: str) -> None:

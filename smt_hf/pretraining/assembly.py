@@ -1,24 +1,22 @@
 """From the description of a run to a trainer that is ready to run it, everything checked, nothing written."""
 
-import dataclasses
-import logging
 from typing import Any
 
 import torch
 
-from smt_hf.data import data_kind, load_data
+from smt_hf.data import load_data
 from smt_hf.models.configuration_smt import SMTConfig
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.spec import RunSpec
 
+from . import fitting
+from .soft_targets import SoftTargets, own_tokenizer
 from .teacher import SMTTeacher, SMTTeacherConfig
 from .trainer import SMTPretrainer
 
 SIZES = ("hidden_size", "num_memory_tokens", "num_readout_layers", "num_attention_heads")
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-logger = logging.getLogger(__name__)
 
 
 def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
@@ -29,12 +27,20 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     Raises ValueError, in one sentence, for anything in the description that could not be run.
     """
     use_cell(spec.cell)
-    length, lengths = teacher_lengths(spec)
-    data = load_data(tokenizer=spec.tokenizer, sequence_length=length, seed=spec.seed, **load_names(spec))
+    spec, length, lengths = fitting.with_lengths(fitting.with_memory_for_layers(spec))
+    given = None if spec.teacher is None else own_tokenizer(spec.teacher, spec.tokenizer)
+    data = load_data(
+        tokenizer=given or spec.tokenizer, sequence_length=length, seed=spec.seed, **load_names(spec)
+    )
+    if spec.teacher is not None and data.kind != "text":
+        raise ValueError(f"teacher is {spec.teacher!r}, and {spec.dataset!r} is no text; leave teacher out.")
     if data.kind == "image":  # as long as an image, which is known by now
         length = data.train.sequence_length
+        fitting.refuse_other_context(spec, length)
         lengths = {"context_length": length, "future_length": min(length, lengths["future_length"])}
-    spec = with_room_for_rollouts(spec, lengths["context_length"])
+    spec = fitting.with_room_for_rollouts(spec, lengths["context_length"])
+    spec = fitting.with_horizon_of_text(spec, data)
+    fitting.tell(spec)
 
     torch.manual_seed(spec.seed)
     tokenizer = data.tokenizer
@@ -49,7 +55,10 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
     }
-    return SMTPretrainer(model, teacher, spec, data.train, data.validation, tokenizer, known=known)
+    soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
+    return SMTPretrainer(
+        model, teacher, spec, data.train, data.validation, tokenizer, known=known, soft_targets=soft_targets
+    )
 
 
 def model_config(spec: RunSpec, vocab_size: int, **special_tokens: Any) -> SMTConfig:
@@ -65,7 +74,7 @@ def model_config(spec: RunSpec, vocab_size: int, **special_tokens: Any) -> SMTCo
 
 
 def teacher_config(spec: RunSpec, vocab_size: int, **lengths: Any) -> SMTTeacherConfig:
-    """lengths: context_length and future_length, see `teacher_lengths`."""
+    """lengths: context_length and future_length, see `fitting.with_lengths`."""
     sizes: dict[str, Any] = {name: getattr(spec, name) for name in SIZES if getattr(spec, name) is not None}
     if spec.num_encoder_layers is not None:
         sizes["num_hidden_layers"] = spec.num_encoder_layers
@@ -76,50 +85,3 @@ def load_names(spec: RunSpec) -> dict[str, Any]:
     """What names the data, as `load_data` takes it."""
     named = spec.data
     return {"name": named.pop("dataset"), **named}
-
-
-def teacher_lengths(spec: RunSpec) -> tuple[int | None, dict[str, int]]:
-    """(tokens of a row, what the teacher reads and predicts). None: of images, before they are read.
-
-    A task is read whole and predicted to its end; a text is a context and the future after it.
-    """
-    kind = data_kind(spec.dataset, spec.image_column)
-    context, future = spec.context_length, spec.future_length
-    if context is None or future is None:
-        raise ValueError("context_length and future_length are missing; take them from a preset.")
-    length = spec.sequence_length
-    if kind == "task":
-        length = length or context
-        return length, {
-            "context_length": length,
-            "future_length": future if "future_length" in spec.given else length,
-        }
-    if kind == "text" and length:
-        room = length - future
-        if spec.method == "smt" and room < 2:
-            raise ValueError(
-                f"sequence_length {length} leaves no context before a future of {future} tokens; make it "
-                f"longer, or future_length shorter."
-            )
-        return length, {
-            "context_length": context if "context_length" in spec.given else room,
-            "future_length": future,
-        }
-    if kind == "text":
-        length = context + future
-    return length, {"context_length": context, "future_length": future}
-
-
-def with_room_for_rollouts(spec: RunSpec, context: int) -> RunSpec:
-    """Shorten the preset's rollout to the context. A rollout that was given stays as it is, to be refused."""
-    longest = context - 1
-    if spec.method != "smt" or "rollout_length" in spec.given or not 1 <= longest < spec.rollout_length:
-        return spec
-    logger.warning(
-        "rollout_length is %d instead of the preset's %d, to fit into %d tokens.",
-        longest, spec.rollout_length, context,
-    )  # fmt: skip
-    label_every = (
-        spec.dmt_label_every if "dmt_label_every" in spec.given else min(spec.dmt_label_every, longest)
-    )
-    return dataclasses.replace(spec, rollout_length=longest, dmt_label_every=label_every)

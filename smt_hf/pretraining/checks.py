@@ -1,5 +1,6 @@
 """What must hold between model, teacher, arguments and data; checked before any work is done."""
 
+import math
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,6 +14,8 @@ from smt_hf.runs.arguments import SMTPretrainingArguments
 from smt_hf.runs.folder import Claim, RunFolder
 from smt_hf.runs.record import RunRecord
 
+from .schedule import Phase
+from .soft_targets import SoftTargets
 from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
@@ -57,6 +60,7 @@ def check_consistency(
     args: SMTPretrainingArguments,
     train_dataset: SequenceDataset,
     full_length: int,
+    soft_targets: SoftTargets | None = None,
 ) -> None:
     """Raise a ValueError that names the value and what would be right, or return."""
     config = model.config
@@ -67,7 +71,12 @@ def check_consistency(
             f"set vocab_size to at least {vocab}."
         )
     if args.curriculum_start_length:  # raises now if the data cannot be that short
-        train_dataset.at_length(min(args.curriculum_start_length, full_length))
+        try:
+            train_dataset.at_length(min(args.curriculum_start_length, full_length))
+        except ValueError as error:
+            raise ValueError(f"curriculum_start_length is {args.curriculum_start_length}: {error}") from None
+    if soft_targets is not None:
+        soft_targets.check(train_dataset[0]["input_ids"])
     if args.method == "bptt":
         return
     if teacher is None:
@@ -82,11 +91,36 @@ def check_consistency(
         if ours != theirs:
             raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
     context = min(full_length, teacher.config.context_length)
+    if args.dmt_fraction and context < 2:
+        raise ValueError(
+            f"context_length is {context}, which leaves no room for a rollout; make it at least 2, or "
+            f"dmt_fraction 0."
+        )
     if args.dmt_fraction and args.rollout_length >= context:
         raise ValueError(
             f"rollout_length {args.rollout_length} does not fit into a context of {context} tokens; "
             f"use at most {context - 1}."
         )
+
+
+def check_phase(phases: list[Phase], saved: int, progress: float, args: SMTPretrainingArguments) -> None:
+    """Raise a ValueError if a checkpoint is of a later phase than is due: with a longer budget, which moves it.
+
+    saved: the number of its phase. All that follows is a function of seed, step and budget, and no phase can be
+    gone back to: DMT has changed what SMT would train on.
+    """
+    due = next((number for number, phase in enumerate(phases) if progress < phase.end), saved)
+    if due >= saved:
+        return
+    phase = phases[saved]
+    name = "max_minutes" if args.max_steps is None else "max_steps"
+    budget = getattr(args, name)
+    most = math.floor(budget * progress / phase.start * 1000 + 1e-6) / 1000
+    most = most if args.max_steps is None else int(most)
+    raise ValueError(
+        f"{name} is {budget:g}, of which {phase.name} gets the part from {phase.start:.0%} on, but the run is "
+        f"in {phase.name} at {progress:.0%} of it; it can be at most {most:g}."
+    )
 
 
 def claim(

@@ -4,14 +4,14 @@ Each part is marked in the record when it is done: a run that was stopped or kil
 what is left.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smt_hf.hub.card import write_card
 from smt_hf.hub.push import push
-from smt_hf.runs.checkpoints import list_checkpoints
-from smt_hf.runs.files import discard, files_for
+from smt_hf.runs.files import files_for
 
 from .samples import texts_for_card
 
@@ -28,7 +28,7 @@ def judge(trainer: "SMTPretrainer") -> None:
 
 def write_model(trainer: "SMTPretrainer") -> None:
     if trainer.accelerator.is_main_process:
-        trainer.save_model()
+        save_model(trainer.folder.path, trainer.model, trainer.processing_class, trainer.teacher)
 
 
 def sample(trainer: "SMTPretrainer") -> None:
@@ -53,7 +53,8 @@ PARTS: dict[str, Callable[["SMTPretrainer"], None]] = {
 def finish(trainer: "SMTPretrainer") -> None:
     """Do what is left of `PARTS`, then call the run finished, then upload it if it was asked for.
 
-    Raises Interrupted between two parts, and at once in the upload; what `push` does.
+    Raises Interrupted between two parts, and at once in the upload; OSError for an upload that failed. Only a
+    finished run is pushed, so the run is finished by then, and resumed it is no more than uploaded.
     """
     record, folder, args = trainer.record, trainer.folder, trainer.args
     main = trainer.accelerator.is_main_process
@@ -74,10 +75,17 @@ def finish(trainer: "SMTPretrainer") -> None:
         record.status = "finished"
         if main:
             record.write(folder.path)
-            drop_checkpoints(folder.checkpoints, args.save_total_limit if args.checkpoint_every else 0)
+            folder.drop_checkpoints(record)
     if main and args.push_to_hub and args.hub_model_id and PUSH not in record.finishing:
-        with trainer.signals.at_once(folder.path):
-            push(folder.path, args.hub_model_id, private=args.hub_private_repo)
+        try:
+            with trainer.signals.at_once(folder.path):
+                push(folder.path, args.hub_model_id, private=args.hub_private_repo)
+        except (ValueError, OSError) as error:
+            again = shlex.join(["smt-hf", "push", str(folder.path), "--repo-id", args.hub_model_id])
+            raise OSError(
+                f"the run in {folder.path} is finished, but its upload failed: {error} To upload it, resume "
+                f"it with --resume, or give {again}."
+            ) from error
         record.finishing.append(PUSH)
         record.write(folder.path)
 
@@ -90,12 +98,3 @@ def save_model(folder: Path, model: Any, tokenizer: Any, teacher: Any) -> None:
             tokenizer.save_pretrained(part)
         if teacher is not None:
             teacher.save_pretrained(part / "teacher")
-
-
-def drop_checkpoints(folder: Path, keep: int) -> None:
-    """All but the newest; of a run that keeps none, those that its end, or a signal, made."""
-    found = list_checkpoints(folder)
-    for path in found[: max(0, len(found) - keep)]:
-        discard(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

@@ -6,8 +6,8 @@ Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said 
 """
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch.distributed.nn.functional import all_gather
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
@@ -55,10 +55,35 @@ def dynamics_loss(memory_pred: torch.Tensor, memory_target: torch.Tensor) -> tor
     return F.mse_loss(memory_pred, memory_target)
 
 
-def label_readout_loss(teacher: SMTTeacher, memory: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats of y_t from each m_t alone, by the decoder; memory (B, n, K, D), answers (B, n)."""
+def answer_loss(
+    logits: torch.Tensor, targets: torch.Tensor, soft: torch.Tensor | None, weight: float
+) -> torch.Tensor:
+    """(1 − w) · cross-entropy of the targets + w · KL(p ‖ q), in nats per target; cross-entropy without `soft`.
+
+    logits (…, V) of q; targets (…), −100 where there is none; soft (…, V): log p, what a given teacher says
+    (Hinton, Vinyals & Dean 2015, at temperature 1). Both terms are means over the same targets.
+    """
+    loss = cross_entropy(logits, targets)
+    if soft is None or not weight:
+        return loss
+    given = (targets != -100).flatten()
+    log_q = F.log_softmax(logits.flatten(0, -2).float(), dim=-1)
+    divergence = F.kl_div(log_q, soft.flatten(0, -2).float(), reduction="none", log_target=True).sum(-1)
+    return (1 - weight) * loss + weight * (divergence * given).sum() / given.sum().clamp(min=1)
+
+
+def label_readout_loss(
+    teacher: SMTTeacher,
+    memory: torch.Tensor,
+    answers: torch.Tensor,
+    soft: torch.Tensor | None = None,
+    weight: float = 0.0,
+) -> torch.Tensor:
+    """`answer_loss` of y_t from each m_t alone, by the decoder; memory (B, n, K, D), answers (B, n)."""
     asked = timesteps_asked(answers)
-    return cross_entropy(teacher.decode(memory[:, asked].flatten(0, 1)), answers[:, asked].flatten())
+    logits = teacher.decode(memory[:, asked].flatten(0, 1))
+    said = None if soft is None else soft[:, asked].flatten(0, 1)
+    return answer_loss(logits, answers[:, asked].flatten(), said, weight)
 
 
 def imitation_loss(error: torch.Tensor) -> torch.Tensor:
@@ -71,14 +96,28 @@ def imitation_loss(error: torch.Tensor) -> torch.Tensor:
     return (error / (1 + error / DMT_ERROR_SCALE)).mean()
 
 
+@torch.compiler.disable
+def of_all_processes(memory: torch.Tensor) -> torch.Tensor:
+    """memory (B, …) of each of W processes → (W·B, …), for a loss that is the same on all of them.
+
+    Only one's own part has a gradient, W-fold: DDP takes the mean over processes, of which each has only its
+    part of what the loss asks for. So nothing is sent in the backward pass.
+    """
+    mine = memory.detach().contiguous()
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    parts[dist.get_rank()] = memory + (len(parts) - 1) * (memory - mine)  # its value is that of `mine`
+    return torch.cat(parts)
+
+
 def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
     """L_unif = log E exp(−2‖u_a − u_b‖²) over pairs a ≠ b of unit-normalised memory tokens.
 
     memory (B, K, D). Between −8 (all opposite) and 0 (all equal). Under several processes the pairs are
     those of the global batch, so that the number of processes does not change the objective.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        memory = torch.cat(all_gather(memory.contiguous()), dim=0)
+    if dist.is_available() and dist.is_initialized():
+        memory = of_all_processes(memory)
     tokens = F.normalize(memory.flatten(0, 1), dim=-1)
     # Evenly spaced rather than drawn: batches are random already, and this needs no generator.
     tokens = tokens[:: -(-len(tokens) // UNIFORMITY_SAMPLE)]
@@ -102,6 +141,7 @@ def smt_loss(
     cell_readout_weight: float = Defaults.cell_readout_weight,
     trunk_weight: float = Defaults.trunk_weight,
     detach_labels: bool = False,
+    teacher_weight: float = 0.0,
 ) -> tuple[torch.Tensor, Parts]:
     """Supervised Memory Training on n = `num_labels` consecutive labels, the timestep t ≥ −1 among them.
 
@@ -115,6 +155,7 @@ def smt_loss(
     L_cell: cross-entropy of y_{s+1} from f_θ(m_s, x_{s+1}), the n − 1 memories that the cell makes. It
     reaches the encoder too, because the cell may be unable to answer from a label that the teacher can read.
     L_trunk: cross-entropy of y_s at every token of the causal trunk.
+    teacher_weight: share of L_read and L_cell that goes to the soft targets of the batch, if it has some.
     detach_labels: L_dyn trains the cell alone. Otherwise it trains the encoder too, which learns labels that
     a cell can follow. The parts are returned without their weights.
     The cell is never unrolled: no gradient path between two tokens is longer than one application.
@@ -141,7 +182,10 @@ def smt_loss(
         teacher.decode(predictor, x[:, timestep + 1 : end]), targets[:, timestep + 1 : end + 1]
     )
     answers = targets[:, first + 1 : first + 1 + len(window)]
-    readout = label_readout_loss(teacher, labels, answers)
+    soft = batch.get("soft_targets")
+    if soft is not None:
+        soft = F.pad(soft, (0, 0, 1, 0))[:, first + 1 : first + 1 + len(window)]
+    readout = label_readout_loss(teacher, labels, answers, soft, teacher_weight)
 
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, first + 1 : first + len(window)]))
@@ -160,7 +204,9 @@ def smt_loss(
         "readout_loss": readout,
     }
     if cell_readout_weight:
-        parts["cell_readout_loss"] = label_readout_loss(teacher, memory_pred, answers[:, 1:])
+        parts["cell_readout_loss"] = label_readout_loss(
+            teacher, memory_pred, answers[:, 1:], None if soft is None else soft[:, 1:], teacher_weight
+        )
         loss = loss + cell_readout_weight * parts["cell_readout_loss"]
     if trunk is not None:
         parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])
@@ -178,6 +224,7 @@ def dmt_loss(
     label_every: int = 1,
     offset: int = 0,
     dynamics_weight: float = DMT_DYNAMICS_WEIGHT,
+    teacher_weight: float = 0.0,
 ) -> tuple[torch.Tensor, Parts]:
     """On-policy imitation over a window of R = `rollout_length` tokens after timestep `start` = s ≥ −1.
 
@@ -187,6 +234,7 @@ def dmt_loss(
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
     label_every: train only every n-th step of the window, from the `offset`-th on, and roll the others out.
     The official code has n = 16.
+    teacher_weight: share of the cross-entropy that goes to the soft targets of the batch, if it has some.
 
     Deviations: the paper's L is 10 · L_dyn + cross-entropy, where every error counts in full. Its
     cross-entropy trains the readout alone; ours reaches the cell too, through the one application. m̂_t is
@@ -217,17 +265,21 @@ def dmt_loss(
     answers = y[:, window][:, chosen]
     asked = timesteps_asked(answers)
     logits = model.lm_head(model.model.read_out(memory_pred[:, asked]))
-    readout = cross_entropy(logits, answers[:, asked])
+    soft = batch.get("soft_targets")
+    said = None if soft is None else soft[:, window][:, chosen][:, asked]
+    readout = answer_loss(logits, answers[:, asked], said, teacher_weight)
 
     parts = {"dynamics_loss": error.mean(), "readout_loss": readout, "drift": error[:, -1].mean()}
     loss = dynamics_weight * imitation_loss(error) + readout
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
-def bptt_loss(model: SMTForCausalLM, batch: Batch) -> tuple[torch.Tensor, Parts]:
-    """The baseline: cross-entropy through the cell unrolled over the whole sequence, from m_∅."""
+def bptt_loss(model: SMTForCausalLM, batch: Batch, teacher_weight: float = 0.0) -> tuple[torch.Tensor, Parts]:
+    """The baseline: `answer_loss` through the cell unrolled over the whole sequence, from m_∅."""
     asked = timesteps_asked(batch["shift_labels"])
     keep = 0 if isinstance(asked, slice) else asked  # 0 is all, in `transformers`
     logits = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=keep).logits
-    loss = cross_entropy(logits, batch["shift_labels"][:, asked])
+    soft = batch.get("soft_targets")
+    said = None if soft is None else soft[:, asked]
+    loss = answer_loss(logits, batch["shift_labels"][:, asked], said, teacher_weight)
     return loss, {"readout_loss": loss.detach()}

@@ -13,6 +13,7 @@ from smt_hf.runs.arguments import SMTPretrainingArguments
 
 from . import objectives
 from .schedule import Phase, draw_start, draw_timestep
+from .soft_targets import SoftTargets
 from .teacher import SMTTeacher, hand_over
 
 Args = SMTPretrainingArguments
@@ -94,7 +95,9 @@ PHASES: dict[str, PhaseRow] = {
         before_evaluation=hand_over,
     ),
     "dmt": PhaseRow(
-        loss=lambda model, teacher, batch, args, **draws: objectives.dmt_loss(model, teacher, batch, **draws),
+        loss=lambda model, teacher, batch, args, **draws: objectives.dmt_loss(
+            model, teacher, batch, teacher_weight=args.teacher_weight, **draws
+        ),
         trains=("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
         draws=draws_of_dmt,
         share=lambda args: args.dmt_fraction,
@@ -103,7 +106,9 @@ PHASES: dict[str, PhaseRow] = {
     ),
     # m_∅ is the encoder's answer until BPTT, which asks no teacher and learns it too.
     "bptt": PhaseRow(
-        loss=lambda model, teacher, batch, args, **draws: objectives.bptt_loss(model, batch),
+        loss=lambda model, teacher, batch, args, **draws: objectives.bptt_loss(
+            model, batch, args.teacher_weight
+        ),
         trains=("model.",),
         draws=draws_of_bptt,
         share=lambda args: args.bptt_fraction if args.method == "smt" else 1.0,
@@ -134,9 +139,17 @@ def draws(phase: Phase, moment: Moment, args: Args) -> Draws:
 class Objective(nn.Module):
     """The losses as one module's forward, which is what DDP and torch.compile need to see."""
 
-    def __init__(self, model: SMTForCausalLM, teacher: SMTTeacher | None, args: Args):
+    def __init__(
+        self,
+        model: SMTForCausalLM,
+        teacher: SMTTeacher | None,
+        args: Args,
+        soft_targets: SoftTargets | None = None,
+    ):
         super().__init__()
-        self.model, self.teacher, self.args = model, teacher, args
+        self.model, self.teacher, self.args, self.soft_targets = model, teacher, args, soft_targets
 
     def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
+        if self.soft_targets is not None and self.args.teacher_weight:
+            batch = {**batch, "soft_targets": self.soft_targets(batch["input_ids"])}
         return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import initialization as init
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from smt_hf.models.configuration_smt import check_sizes
+from smt_hf.models.configuration_smt import OwnFields, check_sizes
 from smt_hf.models.layers import (
     Block,
     RotaryTable,
@@ -32,7 +31,7 @@ CONVOLUTION_WIDTH = 4
 
 
 @strict
-class SMTTeacherConfig(PreTrainedConfig):
+class SMTTeacherConfig(OwnFields):
     r"""Configuration of the teacher; fields not listed mean what they mean in `SMTConfig`.
 
     Args:
@@ -42,9 +41,12 @@ class SMTTeacherConfig(PreTrainedConfig):
             the last `context_length` tokens.
         context_length: Most tokens a label can sum up (T_c).
         future_length: Targets that a label must predict (F).
+
+    Raises as `SMTConfig` does.
     """
 
     model_type = "smt_teacher"
+    what = "a teacher"
 
     vocab_size: int = 258
     hidden_size: int = 128
@@ -63,8 +65,8 @@ class SMTTeacherConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        if self.rope_parameters is None:
-            self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        self.refuse_unknown(kwargs)
+        self.set_rotary_base(kwargs.pop("rope_theta", None))
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own
         super().__post_init__(**kwargs)
 
@@ -95,6 +97,7 @@ class SMTTeacher(PreTrainedModel):
     base_model_prefix = "teacher"
 
     def __init__(self, config: SMTTeacherConfig):
+        config.check_supported()
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))

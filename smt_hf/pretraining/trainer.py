@@ -24,9 +24,10 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_processes, claim, trackers_of
-from .finishing import finish, save_model
+from .checks import check_consistency, check_phase, check_processes, claim, trackers_of
+from .finishing import finish
 from .phases import PHASES, Moment, Objective, draws, phases_of
+from .soft_targets import SoftTargets
 from .stops import Interrupted, StopSignals, agree, check_finite
 from .teacher import SMTTeacher
 from .validation import validate
@@ -47,6 +48,7 @@ class SMTPretrainer:
             A length curriculum also needs `at_length(n)`.
         processing_class: tokenizer, saved with the model.
         known: fields of the `RunRecord` that the caller knows better (command, data_fingerprint …).
+        soft_targets: a given model whose distribution takes `args.teacher_weight` of the readout's loss.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class SMTPretrainer:
         eval_dataset: Any = None,
         processing_class: Any = None,
         known: dict[str, Any] | None = None,
+        soft_targets: SoftTargets | None = None,
     ):
         self.model, self.teacher, self.args = model, teacher if args.method == "smt" else None, args
         self.train_dataset = as_sequence_dataset(train_dataset, model.config.vocab_size)
@@ -66,9 +69,10 @@ class SMTPretrainer:
             self.eval_dataset = as_sequence_dataset(eval_dataset, model.config.vocab_size)
             self.eval_dataset.evaluation_rows(args.eval_sequences, args.eval_horizon)
         self.processing_class, self.folder = processing_class, RunFolder(args.output_dir)
+        self.soft_targets = soft_targets
         self.phases = phases_of(args)
         self.full_length = self.train_dataset.sequence_length
-        check_consistency(model, self.teacher, args, self.train_dataset, self.full_length)
+        check_consistency(model, self.teacher, args, self.train_dataset, self.full_length, soft_targets)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
             mixed_precision=args.mixed_precision,
@@ -114,6 +118,7 @@ class SMTPretrainer:
             self.record = found.record
             return None
         tensors = self._load(found.checkpoint) if found.checkpoint else None
+        check_phase(self.phases, self.phase_index, self._progress(), self.args)
         if found.record is not None and tensors is not None and self._progress() >= 1:
             for name in ("finishing", "final", "prompt", "samples"):
                 setattr(self.record, name, getattr(found.record, name))
@@ -146,7 +151,7 @@ class SMTPretrainer:
 
     def _run_phase(self, phase: schedule.Phase, tensors: dict[str, Any] | None, bar: tqdm) -> None:
         args, accelerator = self.args, self.accelerator
-        objective = Objective(self.model, self.teacher, args)
+        objective = Objective(self.model, self.teacher, args, self.soft_targets)
         for name, parameter in objective.named_parameters():
             parameter.requires_grad_(name.startswith(PHASES[phase.name].trains))
         trained = [p for p in objective.parameters() if p.requires_grad]
@@ -312,7 +317,3 @@ class SMTPretrainer:
         tensors = checkpoints.load_tensors(checkpoint)
         torch.set_rng_state(tensors["torch_rng"])
         return tensors
-
-    def save_model(self) -> None:
-        """Write what `from_pretrained` reads, and the teacher beside it."""
-        save_model(self.folder.path, self.model, self.processing_class, self.teacher)

@@ -19,7 +19,13 @@ from .study import Study
 
 TEMPLATE = Path(__file__).with_name("page.html")  # its colours have a contrast of 4.5 or more
 MARK = "<title>smt-hf: experiments</title>"  # of every page that was made here
-TITLES = {"decode": "Generation", "prefill": "Reading a prompt", "train": "Training steps", "dmt": "DMT steps"}
+TITLES = {
+    "decode": "Generation",
+    "prefill": "Reading a prompt",
+    "train": "Training steps",
+    "dmt": "DMT steps",
+    "serve": "Serving",
+}
 
 
 def page(

@@ -10,7 +10,7 @@ from .looks import CELLS, COLORS, INK, MARKERS
 from .study import parse
 
 PATTERN = "benchmark-*.json"
-KINDS = ("decode", "prefill", "train", "dmt")
+KINDS = ("decode", "prefill", "train", "dmt", "serve")
 PEER_MARKERS = ("x", "+", "P", "X", "*", "h", "1", "2")
 OFFICIAL = "dmt, official algorithm"
 METHODS = {"smt": "SMT", "bptt": "BPTT"}
@@ -193,4 +193,27 @@ def dmt(rows: list[dict[str, Any]]) -> Picture | None:
     return Picture("dmt", caption, f"DMT speed. {told}.", figure)
 
 
-DRAW = {"decode": decode, "prefill": prefill, "train": train, "dmt": dmt}
+@styled
+def serve(rows: list[dict[str, Any]]) -> Picture:
+    """Tokens per second of servers by the number of streams at once."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        found.setdefault((row["model"], row["server"]), {})[row["streams"]] = row["tokens_per_second"]
+    models, counts = list(dict.fromkeys(row["model"] for row in rows)), sorted({row["streams"] for row in rows})
+    figure, axes = canvas(1, 1, width=4.8, height=3.4)
+    axis = axes[0, 0]
+    for (model, server), values in found.items():
+        dashed = {"linestyle": "--"} if "batching" in server else {}
+        axis.plot(list(values), list(values.values()), label=f"{model}, {server}", linewidth=2,
+                  **model_look(model, models), **dashed)  # fmt: skip
+    powers_of_two(axis, counts, [str(count) for count in counts])
+    axis.set_yscale("log")
+    plain_powers(axis.yaxis)
+    axis.set_xlabel("streams at once")
+    axis.set_ylabel("tokens per second, all streams")
+    finish(figure, axes)
+    told = "; ".join(f"{row['model']}, {row['method']}: {row['tokens_per_second']:.0f}" for row in rows)
+    return Picture("serve", "Servers by the number of streams at once.", f"Tokens per second. {told}.", figure)
+
+
+DRAW = {"decode": decode, "prefill": prefill, "train": train, "dmt": dmt, "serve": serve}

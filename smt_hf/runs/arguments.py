@@ -123,6 +123,10 @@ class SMTPretrainingArguments:
         0.0, "share of SMT steps that predict the future from the end of the prompt", METHOD,
         at_least=0, at_most=1,
     )  # fmt: skip
+    teacher_weight: float = option(
+        0.5, "share of a readout's loss that a given teacher's distribution gets (--teacher)", METHOD,
+        at_least=0, at_most=1,
+    )  # fmt: skip
     rollout_length: int = option(32, "free-running tokens of a DMT window (R)", METHOD, above=0)
     num_sweeps: int = option(
         0, "parallel sweeps of a DMT rollout (P); 0: one token after another", METHOD, at_least=0
@@ -167,7 +171,7 @@ class SMTPretrainingArguments:
             raise ValueError(
                 f"max_steps is {self.max_steps} and max_minutes is {self.max_minutes}; give exactly one."
             )
-        if self.dmt_fraction + self.bptt_fraction > 1:
+        if self.dmt_fraction + self.bptt_fraction > 1 + 1e-9:
             raise ValueError(
                 f"dmt_fraction {self.dmt_fraction} and bptt_fraction {self.bptt_fraction} are more than the "
                 f"whole budget; together they must be at most 1."
@@ -192,7 +196,7 @@ class SMTPretrainingArguments:
     @property
     def smt_options(self) -> dict[str, float | bool]:
         """The arguments of `smt_loss` that are the same at every step."""
-        return {name: getattr(self, name) for name in (*WEIGHTS, "detach_labels")}
+        return {name: getattr(self, name) for name in (*WEIGHTS, "detach_labels", "teacher_weight")}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,6 +23,7 @@ from .record import FILE, RunRecord
 FIXED = ("method", "model", "teacher", "data_fingerprint")
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
+BUDGETS = ("max_steps", "max_minutes")
 METRICS, LOCK = "metrics.jsonl", ".run.lock"
 # Text files that a killed process may have left unfinished.
 TEXTS = (FILE, METRICS, "README.md")
@@ -50,6 +51,8 @@ class RunFolder:
         without a run, a run that was started with another architecture, data or schedule, or one that another
         process is training.
         """
+        if resume:
+            self.tidy()
         self.look(record, resume)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.lock.take():
@@ -75,6 +78,26 @@ class RunFolder:
         discard(part_of(self.path / "files"))
         clean(self.checkpoints)
 
+    def tidy(self) -> None:
+        """Remove what a run left that was killed after it was called finished: its lock, its checkpoints."""
+        record = RunRecord.read(self.path)
+        if record is None or not record.finished or not self.lock.take():
+            return
+        try:
+            self.drop_checkpoints(record)
+        finally:
+            self.release()
+
+    def drop_checkpoints(self, record: RunRecord) -> None:
+        """All but the newest; of a run that keeps none, those that its end, or a signal, made."""
+        keep = record.spec.get("save_total_limit", 0) if record.spec.get("checkpoint_every") else 0
+        found = list_checkpoints(self.checkpoints)
+        for path in found[: max(0, len(found) - keep)]:
+            discard(path)
+        clean(self.checkpoints)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+
     def look(self, record: RunRecord, resume: bool) -> Claim:
         """What `claim` finds and refuses, nothing touched."""
         if not resume:
@@ -98,16 +121,28 @@ class RunFolder:
                 f"--resume with other settings: the run in {self.path} has {other}; resume with those that it "
                 f"was started with."
             )
-        if old.finished and not (record.spec["push_to_hub"] and old.finishing and "push" not in old.finishing):
-            raise ValueError(f"the run in {self.path} is finished; there is nothing to resume.")
         found = list_checkpoints(self.checkpoints)
+        if longer(old.spec, record.spec):
+            if old.finished and not found:
+                raise ValueError(
+                    f"the run in {self.path} is finished and has kept no checkpoint (checkpoint_every 0) from "
+                    f"which it could go on for longer; begin another run."
+                )
+            old = dataclasses.replace(old, status="running", finishing=[])
+        elif old.finished and not (
+            record.spec["push_to_hub"] and old.finishing and "push" not in old.finishing
+        ):
+            raise ValueError(
+                f"the run in {self.path} is finished; there is nothing to resume, unless for a longer budget."
+            )
         return Claim(old, found[-1] if found else None)
 
     @staticmethod
     def difference(old: RunRecord, new: RunRecord) -> str:
         """What makes one run another than the other, in words; empty if nothing does."""
         spec = as_read_back(new.spec)
-        pairs = [(name, old.spec[name], spec[name]) for name in spec if name in old.spec and name not in FREE]
+        free = FREE | set(BUDGETS) if longer(old.spec, spec) else FREE
+        pairs = [(name, old.spec[name], spec[name]) for name in spec if name in old.spec and name not in free]
         for name in FIXED:
             mine, now = getattr(old, name), as_read_back(getattr(new, name))
             if isinstance(mine, dict) and isinstance(now, dict):
@@ -134,6 +169,13 @@ class RunFolder:
             if last_evaluation or line["step"] < step or "evaluation" not in line:
                 kept.append(raw.decode("utf-8") + "\n")
         write_atomic(path, "".join(kept))
+
+
+def longer(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a run is to last longer than it was to, by the same unit: the one change that there may be."""
+    pairs = [(old.get(name), new.get(name)) for name in BUDGETS]
+    units = [(before is None) == (now is None) for before, now in pairs]
+    return all(units) and any(before is not None and now > before for before, now in pairs)
 
 
 def whole(raw: bytes) -> dict[str, Any] | None:

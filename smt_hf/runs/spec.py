@@ -14,6 +14,7 @@ from typing import Any
 
 from .arguments import SMTPretrainingArguments, kinds_of, option
 from .config import read_yaml
+from .fitting import fitted
 
 PRESET_FOLDER = Path(__file__).parent.parent / "presets"
 DATA, MODEL = "data", "model and teacher"
@@ -60,6 +61,11 @@ class RunSpec(SMTPretrainingArguments):
     streaming: bool | None = option(None, "stream a large `datasets` name", DATA)
     max_corpus_bytes: int | None = option(None, "read no more text, or pixels, than this", DATA, above=0)
 
+    teacher: str | None = option(
+        None,
+        "causal language model (folder or Hub name) that says soft targets, and brings the tokenizer",
+        MODEL,
+    )
     cell: str = option("gru", "transformer, mlp, gru, lstm, elman or module:Class", MODEL)
     hidden_size: int | None = option(None, "width of memory tokens, D", MODEL, above=0)
     num_memory_tokens: int | None = option(None, "number of memory tokens, K", MODEL, above=0)
@@ -82,13 +88,20 @@ class RunSpec(SMTPretrainingArguments):
         "causal", "causal or bidirectional (the paper's)", MODEL, one_of=("causal", "bidirectional")
     )
 
-    # Not a field of the description: which of the others were given, rather than taken from the preset.
+    # No fields of the description: which of the others were given, rather than taken from the preset, and what
+    # the preset had of those that gave way to them.
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False, metadata={"help": ""})
+    gave_way: dict[str, Any] = field(default_factory=dict, repr=False, compare=False, metadata={"help": ""})
 
     @classmethod
     def of(cls, **values: Any) -> "RunSpec":
         """The preset (`preset=`, "small" by default) with these values laid over it."""
         return make_spec(values)
+
+    def changed(self, **values: Any) -> "RunSpec":
+        """The description with other values, of which those that differ have given way."""
+        before = {name: getattr(self, name) for name, value in values.items() if value != getattr(self, name)}
+        return dataclasses.replace(self, **values, gave_way={**before, **self.gave_way}) if before else self
 
     @property
     def data(self) -> dict[str, Any]:
@@ -116,7 +129,7 @@ class RunSpec(SMTPretrainingArguments):
         return words
 
 
-FIELDS = {f.name: f for f in dataclasses.fields(RunSpec) if f.name != "given"}
+FIELDS = {f.name: f for f in dataclasses.fields(RunSpec) if f.name not in ("given", "gave_way")}
 
 
 def flag(name: str) -> str:
@@ -194,6 +207,7 @@ def make_spec(given: Mapping[str, Any], preset_values: Mapping[str, Any] | None 
     """Lay what was given over the preset that it names.
 
     preset_values: what the preset was when a record was written, instead of what it is today.
+    Values that were not given change where they do not fit those that were, see `fitting`.
     """
     given = checked(given)
     if given.get("output_dir") is None:
@@ -201,4 +215,7 @@ def make_spec(given: Mapping[str, Any], preset_values: Mapping[str, Any] | None 
     chosen = {"preset": FIELDS["preset"].default, "cell": FIELDS["cell"].default, **given}
     if preset_values is None:
         _, preset_values = load_preset(chosen["preset"], chosen["cell"])
-    return RunSpec(**merge(preset_values, given), given=frozenset(given))
+    values = merge(preset_values, given)
+    held = {name: values.get(name, f.default) for name, f in FIELDS.items()}
+    changes = fitted(held, frozenset(given))
+    return RunSpec(**values | changes, given=frozenset(given), gave_way={name: held[name] for name in changes})

@@ -1,36 +1,32 @@
-"""The gate before the server: an ASGI application that lets through what the server behind can answer.
+"""The gate before the API: an ASGI application that lets through what the API can answer.
 
-It refuses in one sentence: other paths, pages of other sites, other names of this machine, large and slow
-bodies, and fields that would be ignored (fields.py). It needs nothing beyond Python.
+It refuses in one sentence: strangers without the key, other paths, pages of other sites, other names of this
+machine, large and slow bodies, and fields that would be ignored (fields.py). It needs nothing beyond Python.
 """
 
 import asyncio
+import hmac
 import ipaddress
-import itertools
 import json
-import secrets
-import threading
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from .fields import CHAT, COMPLETIONS, checked
+from .fields import CHAT, COMPLETIONS, RESPONSES, checked
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
-PATHS = {("GET", "/health"), ("GET", "/v1/models"), ("POST", COMPLETIONS), ("POST", CHAT)}
+GETS = ("/health", "/metrics", "/v1/models")
+POSTS = (COMPLETIONS, CHAT, RESPONSES)
 LOCAL = ("localhost", "127.0.0.1", "::1")
-# The field by which the server behind hands the request of this gate on to the model.
-REQUEST = "smt_request"
 
 
 @dataclass
 class Limits:
     """tokens: of an answer. prompt: tokens of a prompt. seconds: of generating one answer. body: bytes.
-    body_seconds: for sending a body. waiting: requests at once.
+    body_seconds: for sending a body. waiting: connections at once.
     """
 
     tokens: int = 4096
@@ -38,120 +34,171 @@ class Limits:
     seconds: float = 300.0
     body: int = 2**20
     body_seconds: float = 30.0
-    waiting: int = 64
-
-
-@dataclass
-class Asked:
-    """A request on its way: the seed of its sampling, and whether its client is gone."""
-
-    seed: int
-    gone: threading.Event = field(default_factory=threading.Event)
+    waiting: int = 1024
 
 
 class Refused(Exception):
-    def __init__(self, status: int, sentence: str):
+    def __init__(self, status: int, sentence: str, **headers: str):
         super().__init__(sentence)
-        self.status = status
+        self.status, self.headers = status, headers
+
+
+class Reply:
+    """What goes back to a client: one body, or events as they come."""
+
+    def __init__(self, send: Send, headers: dict[str, str]):
+        self.send, self.headers, self.started = send, headers, False
+
+    async def start(self, status: int, kind: str, **headers: str) -> None:
+        self.started = True
+        values = {"content-type": kind, **self.headers, **headers}
+        pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in values.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def text(
+        self, status: int, text: str, kind: str = "text/plain; charset=utf-8", **headers: str
+    ) -> None:
+        body = text.encode()
+        await self.start(status, kind, content_length=str(len(body)), **headers)
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def json(self, status: int, content: Any, **headers: str) -> None:
+        await self.text(status, json.dumps(content), "application/json", **headers)
+
+    async def event(self, content: Any, name: str | None = None) -> None:
+        """A server-sent event; the first one opens the stream."""
+        if not self.started:
+            await self.start(200, "text/event-stream", cache_control="no-cache")
+        data = content if isinstance(content, str) else json.dumps(content)
+        line = f"data: {data}\n\n" if name is None else f"event: {name}\ndata: {data}\n\n"
+        await self.send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+
+    async def end(self) -> None:
+        await self.send({"type": "http.response.body", "body": b""})
+
+    async def error(self, error: Refused) -> None:
+        """As a body, or as the last event of a stream that has begun."""
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        content = {"error": {"message": str(error), "type": kind, "param": None, "code": error.status}}
+        if self.started:
+            await self.event(content)
+            await self.end()
+        else:
+            await self.json(error.status, content, **error.headers)
+
+
+class Api(Protocol):
+    async def get(self, path: str, reply: Reply) -> None: ...
+
+    async def post(self, path: str, asked: dict[str, Any], reply: Reply) -> None: ...
 
 
 class Gate:
-    """app: the server behind. model: the only one that it has. hosts: names under which it may be asked.
+    """api: what answers. model: the only one that it has. hosts: names under which it may be asked.
 
-    count_tokens: of a prompt. requests: those under way, by the value of their field `REQUEST`.
+    key: what clients must send as `Authorization: Bearer KEY`, if it is given; /health is answered without.
+    origins: pages that may use the server besides its own; "*" is all of them.
     """
 
     def __init__(
         self,
-        app: Application,
+        api: Api,
         model: str,
         hosts: Collection[str] = LOCAL,
         limits: Limits | None = None,
-        count_tokens: Callable[[str], int] = len,
+        key: str | None = None,
+        origins: Collection[str] = (),
     ):
-        self.app, self.model, self.hosts = app, model, {name.lower() for name in hosts}
-        self.limits, self.count_tokens = limits or Limits(), count_tokens
-        self.requests: dict[str, Asked] = {}
-        self.numbers = itertools.count()
+        self.api, self.model, self.hosts = api, model, {name.lower() for name in hosts}
+        self.limits, self.key, self.origins = limits or Limits(), key, set(origins)
         self.waiting = 0
+        self.closing = False
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": message["type"] + ".complete"})
+            await send({"type": "lifespan.shutdown.complete"})
             return
         if scope["type"] != "http":
             return  # a web socket: closed without an answer
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        reply = Reply(send, self.cors_headers(headers))
         self.waiting += 1
         try:
-            await self.pass_on(scope, receive, send)
+            await self.pass_on(scope["method"], scope["path"], headers, receive, reply)
         except Refused as error:
-            await answer(send, error.status, str(error))
+            await reply.error(error)
         finally:
             self.waiting -= 1
 
-    async def pass_on(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    async def pass_on(
+        self, method: str, path: str, headers: dict[str, str], receive: Receive, reply: Reply
+    ) -> None:
         self.check_origin(headers)
-        method, path = scope["method"], scope["path"]
-        if (method, path) not in PATHS:
-            known = ", ".join(f"{one} {other}" for one, other in sorted(PATHS))
-            raise Refused(404, f"{method} {path} is not answered here; ask for one of {known}.")
-        if method == "GET":
-            await self.app(scope, receive, send)
+        if method == "OPTIONS" and reply.headers:
+            await reply.text(204, "")
             return
+        if self.key is not None and path != "/health":
+            given = headers.get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self.key.encode()):
+                raise Refused(401, "the key is missing or wrong; send Authorization: Bearer KEY.")
+        if method == "GET" and (path in GETS or path == f"/v1/models/{self.model}"):
+            await self.api.get(path, reply)
+            return
+        if method != "POST" or path not in POSTS:
+            known = ", ".join([*(f"GET {one}" for one in GETS), *(f"POST {one}" for one in POSTS)])
+            raise Refused(404, f"{method} {path} is not answered here; ask for one of {known}.")
+        if self.closing:
+            raise Refused(503, "the server is shutting down; ask again later.", retry_after="5")
         if self.waiting > self.limits.waiting:
-            raise Refused(503, f"{self.limits.waiting} requests are waiting; try again later.")
+            raise Refused(
+                503, f"{self.limits.waiting} requests are under way; ask again later.", retry_after="1"
+            )
         if not headers.get("content-type", "").lower().startswith("application/json"):
             raise Refused(415, "the body must be JSON; send it with Content-Type: application/json.")
-        body = await self.read(receive, headers)
+        body = await self.read(receive)
         try:
             asked = checked(path, body, self.model, self.limits.tokens)
-            if path == COMPLETIONS and (count := self.count_tokens(asked["prompt"])) > self.limits.prompt:
-                raise ValueError(f"the prompt has {count:,} tokens; this server reads {self.limits.prompt:,}.")
         except (ValueError, OverflowError, RecursionError) as error:
             raise Refused(400, str(error)) from None
-        request = Asked(asked.pop("seed", secrets.randbits(63)))
-        name = asked[REQUEST] = str(next(self.numbers))
-        data = json.dumps(asked).encode()
-        kept = [(key, value) for key, value in scope["headers"] if key.lower() != b"content-length"]
-        scope = {**scope, "headers": [*kept, (b"content-length", str(len(data)).encode())]}
-        self.requests[name] = request
-        try:
-            await self.watched(scope, receive, send, data, request)
-        finally:
-            request.gone.set()
-            del self.requests[name]
+        await self.while_there(self.api.post(path, asked, reply), receive)
 
-    async def watched(self, scope: Message, receive: Receive, send: Send, data: bytes, request: Asked) -> None:
-        """Pass the request on, and note when its client leaves, also while the server behind does not look."""
-        left = asyncio.Event()
+    async def while_there(self, work: Any, receive: Receive) -> None:
+        """Do the work as long as the client is there."""
 
-        async def watch() -> None:
+        async def leaves() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            request.gone.set()
-            left.set()
 
-        first: list[Message] = [{"type": "http.request", "body": data, "more_body": False}]
-
-        async def replay() -> Message:
-            if first:
-                return first.pop()
-            await left.wait()
-            return {"type": "http.disconnect"}
-
-        watcher = asyncio.create_task(watch())
+        answering, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leaves())
         try:
-            await self.app(scope, replay, send)
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                await answering
         finally:
-            watcher.cancel()
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    def cors_headers(self, headers: dict[str, str]) -> dict[str, str]:
+        """What tells a browser that a page of another site may use this server."""
+        origin = headers.get("origin", "")
+        if not origin or not self.origins & {origin, "*"}:
+            return {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-allow-headers": "authorization, content-type",
+            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "vary": "Origin",
+        }
 
     def check_origin(self, headers: dict[str, str]) -> None:
         """Refuse names that are not of this server, as of a page that bent its own here, and other pages."""
         if not self.is_here(host := headers.get("host", "")):
             raise Refused(403, f"this server is not {host or 'asked by a name'}; use one of its own names.")
         origin = headers.get("origin")
-        if origin and not self.is_here(origin.split("://", 1)[-1]):
+        if origin and not self.origins & {origin, "*"} and not self.is_here(origin.split("://", 1)[-1]):
             raise Refused(403, f"pages of {origin} may not use this server.")
 
     def is_here(self, host: str) -> bool:
@@ -161,11 +208,12 @@ class Gate:
             return True
         return bool(self.hosts & {"0.0.0.0", "::"}) and is_address(name)  # no page has an address for its name
 
-    async def read(self, receive: Receive, headers: dict[str, str]) -> dict[str, Any]:
+    async def read(self, receive: Receive) -> dict[str, Any]:
         try:
             data = await asyncio.wait_for(self.whole_body(receive), self.limits.body_seconds)
         except TimeoutError:
-            raise Refused(408, f"the body took more than {self.limits.body_seconds:g} seconds.") from None
+            late = f"the body took more than {self.limits.body_seconds:g} seconds."
+            raise Refused(408, late, connection="close") from None
         try:
             body = json.loads(data, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -182,7 +230,8 @@ class Gate:
                 raise Refused(400, "the client left.")
             data += message.get("body", b"")
             if len(data) > self.limits.body:
-                raise Refused(413, f"the body is larger than {self.limits.body:,} bytes.")
+                large = f"the body is larger than {self.limits.body:,} bytes."
+                raise Refused(413, large, connection="close")  # the rest of it is not read
             if not message.get("more_body"):
                 return bytes(data)
 
@@ -197,12 +246,3 @@ def is_address(name: str) -> bool:
 
 def refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
-
-
-async def answer(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"error": {"message": sentence, "type": "invalid_request_error"}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status in (408, 413):
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

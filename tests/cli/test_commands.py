@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from tiny_commands import TINY, write_corpus
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -244,12 +245,10 @@ def test_sigterm_from_outside_ends_the_process_as_a_shell_expects(tmp_path, corp
         "from smt_hf.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-c", code, "pretrain", *words, *TINY]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    process = warm.start(code, "pretrain", *words, *TINY)
     assert process.stdout.readline() == "logged\n"
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "--resume" in out.splitlines()[-1] and str(folder) in out.splitlines()[-1]
     (checkpoint,) = (folder / "checkpoints").iterdir()
@@ -265,6 +264,15 @@ def evaluate(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 1
     return json.loads(out)
+
+
+def test_evaluate_reads_as_many_tokens_as_a_short_text_has(text_run, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("Line 7 says that " * 6)  # 102 bytes: one more than there are targets
+    words = [text_run, "--dataset", tmp_path / "short.txt"]
+    result = evaluate(capsys, *words)
+    assert result["by_horizon"][-1]["end"] == result["tokens"] == 101
+    assert main(["evaluate", *map(str, words), "--horizon", "256"]) == 2
+    assert "takes 257" in capsys.readouterr().err
 
 
 def test_evaluate_json_has_exactly_these_keys(text_run, corpus, capsys):

@@ -287,7 +287,7 @@ def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
         (["--set", "seed=1", "seed=2"], ["each name once"]),
         (["--cells", "gruu"], ["'gruu'", "lstm"]),
         # The first length could be run.
-        (["--lengths", "8", "1"], ["sequence_length is 1", "at least 2"]),
+        (["--lengths", "8", "1"], ["--lengths is 1", "at least 2"]),
         (["--lengths", "8", "4", "--set", "rollout-length=5"], ["rollout_length 5", "4 tokens", "at most 3"]),
     ],
 )

@@ -63,7 +63,10 @@ PRETRAIN = {
     "unknown tokenizer": (["--tokenizer", "no-such/tokenizer"], ["'no-such/tokenizer'", "'byte'"]),
     "both budgets": (["--max-minutes", "1.5"], ["--max-steps is 2", "--max-minutes is 1.5", "exactly one"]),
     "no steps": (["--max-steps", "0"], ["--max-steps is 0"]),
-    "heads that do not divide": (["--num-attention-heads", "3"], ["--hidden-size 32", "3 attention heads"]),
+    "heads that do not divide": (
+        ["--num-attention-heads", "3", "--hidden-size", "32"],
+        ["--hidden-size 32", "3 attention heads"],
+    ),
     "tokens that do not divide": (
         ["--cell", "lstm", "--num-memory-tokens", "3"],
         ["--num-memory-tokens 3", "'lstm'", "multiple of 2"],
@@ -73,8 +76,14 @@ PRETRAIN = {
     "no encoder": (["--num-encoder-layers", "0"], ["--num-encoder-layers is 0"]),
     "no future": (["--future-length", "0"], ["--future-length is 0"]),
     "no sequence": (["--sequence-length", "0"], ["0"]),
-    "a sequence shorter than the future": (["--sequence-length", "6"], ["sequence", "6"]),
-    "a rollout that does not fit": (["--rollout-length", "32"], ["--rollout-length 32", "at most 31"]),
+    "a sequence shorter than the future": (
+        ["--sequence-length", "6", "--future-length", "6"],
+        ["sequence", "6"],
+    ),
+    "a rollout that does not fit": (
+        ["--rollout-length", "32", "--context-length", "32"],
+        ["--rollout-length 32", "at most 31"],
+    ),
     "a batch that does not divide": (
         ["--batch-size", "6", "--gradient-accumulation-steps", "4"],
         ["--batch-size 6", "4 accumulation steps"],
@@ -142,7 +151,7 @@ def test_pretrain_refuses_a_text_too_short_to_evaluate_on_before_it_trains(tmp_p
     """50 bytes of validation hold a window of 40 but no block of the 64 tokens that evaluations read."""
     path = tmp_path / "short.txt"
     path.write_text("ab c" * 250)
-    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path))
+    line = refused(capfd, pretrain(tmp_path / "run", "--dataset", path, "--eval-horizon", 64))
     assert str(path) in line and "64" in line
     assert not (tmp_path / "run").exists()
 
@@ -303,6 +312,21 @@ def test_words_that_are_no_command_line_end_in_one_line_too(words, named, capfd)
     lines = capfd.readouterr().err.splitlines()
     assert named in lines[-1]
     assert len(lines) == 1, lines
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("pretrian", "did you mean pretrain? see"),
+        ("evalute", "did you mean evaluate? see"),
+        ("xyz", "the commands are pretrain, evaluate, "),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(word, said, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main([word, "--help"])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert stop.value.code == 2 and f"there is no command {word!r}; {said}" in line
 
 
 def test_evaluate_refuses_to_cut_the_corpus_of_a_run_elsewhere_than_it_did(tmp_path, corpus, capfd):

@@ -1,5 +1,5 @@
 # Keyword dictionaries of mixed values, and the unions that transformers annotates.
-# mypy: disable-error-code="arg-type, misc, union-attr"
+# mypy: disable-error-code="arg-type, func-returns-value, misc, union-attr"
 """Free-running metrics against a loop that reads one token of one row at a time."""
 
 import math
@@ -144,11 +144,18 @@ def tiny_teacher(encoder_type: str, future_length: int = 4) -> SMTTeacher:
 
 @torch.no_grad()
 @pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
-def test_drift_equals_a_loop_over_rows_and_timesteps(encoder_type):
+def test_drift_equals_a_loop_over_rows_and_timesteps(encoder_type, monkeypatch):
+    """And it projects no more inputs at a time than a chunk of them."""
+    monkeypatch.setattr(free_running, "CHUNK", 3)
     model, teacher = tiny_model(), tiny_teacher(encoder_type)
     hand_over(teacher, model)
     x, _ = rows(3, 16)
     core = model.model
+    with monkeypatch.context() as patch:
+        right, projected = core.cell.project_inputs, []
+        patch.setattr(core.cell, "project_inputs", lambda x: projected.append(x.shape[1]) or right(x))
+        drift(model, teacher, x, [0, 7])
+    assert projected == [3, 3, 2]
     for point, t in zip(drift(model, teacher, x, [0, 1, 3, 7]), [0, 1, 3, 7], strict=True):
         assert point["horizon"] == t + 1
         squares = []
@@ -186,6 +193,20 @@ def test_a_task_is_judged_at_each_length_on_as_many_whole_rows_as_the_answers_al
         assert_summary(metrics[length], slow_judgements(model, rows["input_ids"], rows["shift_labels"]))
 
 
+def test_rows_of_a_task_are_made_a_batch_at_a_time_as_far_as_they_are_wanted(monkeypatch):
+    monkeypatch.setattr(free_running, "BATCH", 4)
+    model, task = tiny_model(), make_task("copy", 10, "validation")  # 5 answers a row
+    made: list[list[int]] = []
+    right = type(task).__getitems__
+    monkeypatch.setattr(type(task), "__getitems__", lambda self, at: made.append(list(at)) or right(self, at))
+    for most, batches, judged in ((47, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], 9), (3, [[0, 1, 2]], 1)):
+        made.clear()
+        metrics = evaluate_lengths(model, task, [10], max_targets=most)[10]
+        assert made == batches and metrics["targets"] == 5 * judged
+        whole = right(task, range(judged))
+        assert_summary(metrics, slow_judgements(model, whole["input_ids"], whole["shift_labels"]))
+
+
 def test_only_positions_that_some_row_asks_for_are_read_out(monkeypatch):
     """Two rows ask at 3 and 9, one at 25; a chunk without any is read out once, as a forward has to."""
     monkeypatch.setattr(free_running, "CHUNK", 10)
@@ -202,6 +223,6 @@ def test_only_positions_that_some_row_asks_for_are_read_out(monkeypatch):
 
 
 def test_a_length_that_cannot_be_is_refused_before_any_is_measured(monkeypatch):
-    monkeypatch.setattr(free_running, "evaluate_rows", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(free_running, "evaluate_batches", lambda *_: pytest.fail("work was done"))
     with pytest.raises(ValueError, match="at least 2"):
         evaluate_lengths(tiny_model(), make_task("copy", 10, "validation"), [10, 1])

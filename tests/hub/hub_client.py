@@ -1,21 +1,16 @@
-"""A Python process whose Hub is the loopback one, and which runs what it is told, line by line.
-
-The client library reads its address and its cache when it is imported, so one process serves one Hub; and
-importing takes seconds, so one process serves many tests.
-"""
+"""A Python process whose Hub is the loopback one, and which runs what it is told, line by line."""
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+import warm
+
 SERVE = """
 import contextlib, io, json, os, sys, traceback
 answers, scope = os.fdopen(os.dup(1), "w"), {}
-for line in sys.stdin:
+for line in open(sys.argv[1]):
     error, text = None, io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
@@ -27,44 +22,42 @@ for line in sys.stdin:
 """
 
 
+def server_for(url: str, home: Path) -> warm.Server:
+    """What clients of the Hub at `url` are forked from."""
+    return warm.Server(
+        HF_ENDPOINT=url,
+        HF_HOME=str(home),
+        HF_HUB_OFFLINE="0",
+        HF_HUB_DISABLE_XET="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+    )
+
+
 class Client:
     """Call it with Python source; it returns what the source assigned to `value`. `text` is what it printed."""
 
-    def __init__(self, url: str, home: Path, token: str | None = "hf_owner"):
+    def __init__(self, server: warm.Server, home: Path, token: str | None = "hf_owner"):
         home.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
-            "HF_ENDPOINT": url,
-            "HF_HOME": str(home),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_MODULES_CACHE": str(home / "modules"),
         }
         environment.pop("HF_TOKEN", None)
         if token is not None:
             environment["HF_TOKEN"] = token
         self.text = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-            cwd=home,
-        )
+        os.mkfifo(home / "told")
+        self.process = warm.start(SERVE, home / "told", env=environment, cwd=home, server=server)
+        self.told = (home / "told").open("w")
 
     def tell(self, source: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(source) + "\n")
-        self.process.stdin.flush()
+        self.told.write(json.dumps(source) + "\n")
+        self.told.flush()
 
     def __call__(self, source: str) -> Any:
         self.tell(source)
-        assert self.process.stdout is not None
         answer = json.loads(self.process.stdout.readline())
         self.text = answer["text"]
         assert answer["error"] is None, answer["error"]
@@ -75,5 +68,6 @@ class Client:
         return self(f"from smt_hf.cli import main\nvalue = main({[str(word) for word in words]!r})")
 
     def close(self) -> None:
+        self.told.close()
         self.process.kill()
         self.process.communicate()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from hub_client import Client
+import warm
+from hub_client import Client, server_for
 from loopback_hub import TOKENS, LoopbackHub, Repository
 from safetensors.torch import load_file, save_file
 from tiny_run import TINY, make_run, python_of
@@ -61,8 +62,16 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture(scope="module")
-def client(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    client = Client(hub.url, tmp_path_factory.mktemp("home"))
+def server(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[warm.Server]:
+    """Clients are forked from it: each has caches of its own, where nothing has been loaded before."""
+    server = server_for(hub.url, tmp_path_factory.mktemp("home"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: warm.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(server, tmp_path_factory.mktemp("client"))
     # Failed requests are tried again after seconds that a test need not wait for.
     client("import time, os, huggingface_hub\ntime.sleep = lambda seconds: None")
     client(CARDS_ARE_CHECKED_HERE)
@@ -122,11 +131,11 @@ def test_the_teacher_can_stay_at_home(run_folder, capsys):
     assert "teacher/" not in capsys.readouterr().out
 
 
-def test_a_fresh_process_loads_it_by_name_and_writes_the_same(pushed, hub, run_folder, tmp_path):
+def test_a_fresh_process_loads_it_by_name_and_writes_the_same(pushed, server, run_folder, tmp_path):
     load = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     load += "model = AutoModelForCausalLM.from_pretrained('me/verse')\n"
     load += f"assert AutoTokenizer.from_pretrained('me/verse').encode('The ') == {PROMPT}\n"
-    with closing(Client(hub.url, tmp_path)) as client:
+    with closing(Client(server, tmp_path)) as client:
         assert client("import smt_hf\n" + load + GENERATE) == ["smt_hf.models.modeling_smt", greedy(run_folder)]
 
 
@@ -155,13 +164,13 @@ def test_weights_of_the_hub_are_checked_as_those_of_a_folder_are(pushed, hub, cl
     assert "me/half" in client.text and "lm_head.weight" in client.text and client.text.count("\n") == 1
 
 
-def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, hub, run_folder, tmp_path):
+def test_a_process_without_smt_hf_loads_it_with_trust_remote_code(pushed, server, run_folder, tmp_path):
     load = (
         "import sys\nsys.modules['smt_hf'] = None\nfrom transformers import AutoModel, AutoModelForCausalLM\n"
     )
     load += "model = AutoModelForCausalLM.from_pretrained('me/verse', trust_remote_code=True)\n"
     base = "value = type(AutoModel.from_pretrained('me/verse', trust_remote_code=True)).__name__"
-    with closing(Client(hub.url, tmp_path, token=None)) as client:
+    with closing(Client(server, tmp_path, token=None)) as client:
         module, ids = client(load + GENERATE)
         assert module.startswith("transformers_modules.me.verse.") and ids == greedy(run_folder)
         assert client(base) == "SMTModel"
@@ -310,7 +319,7 @@ def change_weights(folder: Path) -> None:
 OLD_CODE = b"raise ImportError('the code of an old version')\n"
 
 
-def test_the_code_of_a_pushed_model_is_refreshed_and_nothing_else(hub, client, run_folder, tmp_path):
+def test_the_code_of_a_pushed_model_is_refreshed_and_nothing_else(hub, server, client, run_folder, tmp_path):
     assert client.smt_hf("push", run_folder, "--repo-id", "me/old") == 0, client.text
     repository = hub.repositories["me/old"]
     mine = {"modeling_smt.py": OLD_CODE, "notes.txt": b"mine"}
@@ -318,7 +327,7 @@ def test_the_code_of_a_pushed_model_is_refreshed_and_nothing_else(hub, client, r
     load = "import sys\nsys.modules['smt_hf'] = None\nfrom transformers import AutoModelForCausalLM\n"
     load += "model = AutoModelForCausalLM.from_pretrained('me/old', trust_remote_code=True)\n" + GENERATE
     with (
-        closing(Client(hub.url, tmp_path / "a", token=None)) as other,
+        closing(Client(server, tmp_path / "a", token=None)) as other,
         pytest.raises(AssertionError, match="old"),
     ):
         other(load)
@@ -327,7 +336,7 @@ def test_the_code_of_a_pushed_model_is_refreshed_and_nothing_else(hub, client, r
     assert client.text.strip() == f"{hub.url}/me/old"
     assert repository.changed[-1] == {"modeling_smt.py"} and "code to smt-hf" in repository.messages[-1]
     assert {name for name, data in repository.files().items() if before[name] != data} == {"modeling_smt.py"}
-    with closing(Client(hub.url, tmp_path / "b", token=None)) as other:
+    with closing(Client(server, tmp_path / "b", token=None)) as other:
         assert other(load)[1] == greedy(run_folder)
     commits = len(repository.commits)
     assert client.smt_hf("push", "--code-only", "--repo-id", "me/old") == 0
@@ -384,7 +393,7 @@ def test_a_run_that_could_not_be_pushed_is_refused_before_it_trains(client, run_
     assert not (tmp_path / "run").exists()
 
 
-def test_the_recipe_for_a_prompt_shipped_with_the_model_works_as_written(hub, client, folder, tmp_path):
+def test_the_recipe_for_a_prompt_shipped_with_the_model_works_as_written(server, client, folder, tmp_path):
     make, use = re.findall(r"```python\n(.*?)\n```", RECIPE.read_text(), re.DOTALL)
     make = make.replace("runs/mine", str(folder)).replace("* 200", "* 3")
     client(make)
@@ -392,6 +401,6 @@ def test_the_recipe_for_a_prompt_shipped_with_the_model_works_as_written(hub, cl
     whole = "system_prompt + 'What is a list?\\n'"
     ids = f"tokenizer({whole}, return_tensors='pt')"
     expected = client(f"value = model.generate(**{ids}, max_new_tokens=40)[0, -40:].tolist()")
-    with closing(Client(hub.url, tmp_path, token=None)) as other:
+    with closing(Client(server, tmp_path, token=None)) as other:
         other("import sys\nsys.modules['smt_hf'] = None")
         assert other(use + "\nvalue = output[0, -40:].tolist()") == expected

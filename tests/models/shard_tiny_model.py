@@ -1,6 +1,6 @@
 # transformers annotates outputs with unions.
 # mypy: disable-error-code="arg-type, union-attr"
-"""Started by test_sharding under torchrun: loss and gradients of a sharded model and of a whole one."""
+"""Started by test_sharding, twice: loss and gradients of a sharded model and of a whole one."""
 
 import copy
 

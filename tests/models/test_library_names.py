@@ -4,14 +4,13 @@ import copy
 import inspect
 import logging
 import os
-import subprocess
-import sys
 import warnings
 from typing import Any
 
 import pytest
 import torch
 import transformers
+import warm
 from test_generation import greedy, prompt, talking_model
 from tiny_models import generate, is_one_sentence, memory_of, random_ids, tiny_model
 
@@ -226,11 +225,8 @@ AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
 )
 def test_the_code_in_a_checkpoint_says_in_one_sentence_what_another_library_lacks(change, named, tmp_path):
     tiny_model().save_pretrained(tmp_path)
-    run = subprocess.run(
-        [sys.executable, "-c", ON_ANOTHER_LIBRARY.format(change=change), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-    )  # fmt: skip
+    program = ON_ANOTHER_LIBRARY.format(change=change)
+    run = warm.run(program, tmp_path, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")})
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
     assert last.startswith("ImportError: transformers ") and last.endswith("."), last

@@ -3,14 +3,13 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file, save_file
 from tiny_models import BUILT_IN_CELLS, LeakyCell, generate, is_one_sentence, memory_of, random_ids, tiny_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, pipeline
@@ -131,12 +130,8 @@ def test_a_fresh_process_that_imports_smt_hf_loads_and_computes_the_same(tmp_pat
         f"torch.save(model(torch.tensor({ids.tolist()})).logits.detach(), sys.argv[2])\n"
     )
     logits = tmp_path / "logits.pt"
-    subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), str(logits)],
-        check=True,
-        cwd=REPOSITORY,
-        timeout=120,
-    )
+    run = warm.run(program, tmp_path, logits)
+    assert run.returncode == 0, run.stderr
     torch.testing.assert_close(torch.load(logits, weights_only=True), model(ids).logits)
 
 
@@ -243,9 +238,8 @@ def test_without_the_package_the_code_of_the_checkpoint_computes_the_same(tmp_pa
         model.save_pretrained(tmp_path / "first" / cell)
     for source, again in (("first", "second"), ("second", None)):
         to = str(tmp_path / again) if again else "-"
-        run = subprocess.run(
-            [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tmp_path / source), json.dumps(ids.tolist()), to],
-            capture_output=True, text=True, check=False, cwd=tmp_path, timeout=150,
+        run = warm.run(
+            WITHOUT_THE_PACKAGE, tmp_path / source, json.dumps(ids.tolist()), to, cwd=tmp_path,
             env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / f"modules_{source}")},
         )  # fmt: skip
         assert run.returncode == 0, run.stderr[-3000:]

@@ -1,16 +1,11 @@
 """A state saved to a file goes on elsewhere as if nothing had happened, and only with its own model."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file, save_file
 from tiny_models import BUILT_IN_CELLS, TOKENS, WIDTH, generate, is_one_sentence, random_ids, tiny_model
 from transformers import DynamicCache
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
@@ -39,10 +34,8 @@ def test_another_process_goes_on_from_the_file(tmp_path):
         f"ids = torch.tensor({ids[:, 6:].tolist()})\n"
         "print(model(ids, cache=state).logits.double().sum().item())"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True, text=True, check=True, cwd=REPOSITORY,
-    )  # fmt: skip
+    run = warm.run(program, tmp_path)
+    assert run.returncode == 0, run.stderr
     expected = model(ids).logits[:, 6:].double().sum().item()
     assert float(run.stdout) == pytest.approx(expected, abs=1e-4)
 

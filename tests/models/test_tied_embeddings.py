@@ -1,12 +1,11 @@
 """`tie_word_embeddings=True`: one matrix, wherever the model goes."""
 
-import subprocess
-import sys
-from pathlib import Path
+import os
 from typing import Any
 
 import pytest
 import torch
+import warm
 from safetensors import safe_open
 from tiny_models import BUILT_IN_CELLS, VOCAB, WIDTH, generate, random_ids, tiny_config, tiny_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
@@ -55,9 +54,7 @@ def test_remote_code_ties_it_too(tmp_path):
         "assert m.lm_head.weight is m.model.embed_tokens.weight\n"
         f"print(m(torch.tensor({ids.tolist()})).logits.sum().item())\n"
     )
-    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = ":".join(path for path in sys.path if Path(path, "transformers").is_dir())
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    run = warm.run(code, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")})
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) == pytest.approx(model(ids).logits.sum().item(), abs=1e-3)
 

@@ -303,7 +303,7 @@ class OtherStream(Stream):
         ({"method": "bptt"}, ["method", "'smt'", "now 'bptt'"]),
         ({"seed": 5}, ["seed", "0 (now 5)"]),
         # What shapes the schedule or the steps: a phase would run at another rate, or not at all.
-        ({"max_steps": 16}, ["max_steps 8 (now 16)"]),
+        ({"max_steps": 7}, ["max_steps 8 (now 7)"]),
         ({"max_steps": 2}, ["max_steps 8 (now 2)"]),  # fewer than are done
         ({"dmt_fraction": 0.0}, ["dmt_fraction 0.5 (now 0.0)"]),
         ({"batch_size": 4}, ["batch_size 8 (now 4)"]),

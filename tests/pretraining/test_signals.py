@@ -4,8 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from tiny_training import Stream, assert_same_weights, metrics, tiny_trainer, untimed
 
@@ -77,20 +76,53 @@ def test_a_signal_after_the_last_step_loses_nothing(tmp_path, monkeypatch, part,
         tiny_trainer(folder, Stream(), Stream(), **OPTIONS).train(resume=True)
 
 
-def test_an_upload_that_was_stopped_is_all_that_is_left_to_do(tmp_path, monkeypatch):
+class Killed(BaseException):
+    """Nothing in the package catches this one."""
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    pytest.fail("the upload went on")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+FAILED = (
+    r"run is finished, but its upload failed: .* 503; .* --resume, or give smt-hf push .* --repo-id me/tiny\.$"
+)
+UPLOADS: dict[str, tuple[Any, str, Any]] = {
+    "stopped": (Interrupted, "run", stop),
+    "killed": (Killed, "^$", lambda: fail(Killed())),
+    "refused by the Hub": (
+        OSError,
+        FAILED,
+        lambda: fail(ConnectionError("the Hub answered 503; send it again.")),
+    ),
+    "refused for its content": (
+        OSError,
+        "upload failed: run.json holds your token",
+        lambda: fail(ValueError("run.json holds your token.")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UPLOADS)
+def test_an_upload_that_did_not_end_is_all_that_is_left_to_do(tmp_path, monkeypatch, case):
     folder, pushed = tmp_path / "run", []
+    raised, said, end = UPLOADS[case]
 
     def push(path: Path, name: str, private: bool) -> None:
         assert RunRecord.of_finished(path).finished  # as the command asks for it
         pushed.append(name)
         if len(pushed) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("the upload went on")
+            end()
 
     monkeypatch.setattr("smt_hf.pretraining.checks.check_access", lambda *_: None)
     monkeypatch.setattr(finishing, "push", push)
     options = {**OPTIONS, "push_to_hub": True, "hub_model_id": "me/tiny"}
-    with pytest.raises(Interrupted, match=str(folder)):
+    with pytest.raises(raised, match=said):
         tiny_trainer(folder, Stream(), Stream(), **options).train()
     weights, lines = load_file(folder / "model.safetensors"), metrics(folder)
 
@@ -162,73 +194,59 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(command: list[str], **more: str) -> Iterator[subprocess.Popen]:
-    """A process in a group of its own, of which nothing is left at the end."""
-    process = subprocess.Popen(
-        command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+def at_an_end(processes: list[warm.Process]) -> Iterator[list[warm.Process]]:
+    """Processes in groups of their own, of which nothing is left at the end."""
     try:
-        yield process
+        yield processes
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        for process in processes:
+            if process.lives():
+                os.killpg(process.pid, signal.SIGKILL)
+            if not process.stdout.closed:
+                process.communicate()
 
 
-def wait_for(process: subprocess.Popen, text: str) -> str:
+def wait_for(process: warm.Process, text: str) -> str:
     """The first line that it prints with this text in it."""
-    assert process.stdout is not None
     said = []
     for line in process.stdout:
         said.append(line)
         if text in line:
             return line
-    assert process.stderr is not None
-    pytest.fail("".join(said) + process.stderr.read())
+    pytest.fail("".join(said) + process.stderr())
 
 
 def test_sigterm_to_the_group_stops_a_run_with_workers_cleanly(tmp_path, corpus):
     folder = tmp_path / "run"
-    command = [sys.executable, "-c", TRAIN, *words(folder, corpus, dataloader_num_workers="2")]
-    with started(command) as process:
+    run = warm.start(
+        TRAIN, *words(folder, corpus, dataloader_num_workers="2"), env=environment(), new_session=True
+    )
+    with at_an_end([run]) as (process,):
         wait_for(process, "logged 3")
         os.killpg(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, out + err
     assert "Traceback" not in err and "worker" not in err
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
     assert f"saved {checkpoint}" in out
 
 
-def port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
-@contextmanager
-def two_ranks(command: list[str]) -> Iterator[list[subprocess.Popen]]:
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    with (
-        started(command, RANK="0", LOCAL_RANK="0", **together) as zero,
-        started(command, RANK="1", LOCAL_RANK="1", **together) as one,
-    ):
-        yield [zero, one]
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_that_reaches_one_of_two_ranks_stops_both_after_the_same_step(tmp_path, corpus, rank):
     folder = tmp_path / "run"
-    command = [sys.executable, "-c", TRAIN, *words(folder, corpus)]
-    with two_ranks(command) as ranks:
+    two = warm.ranks(TRAIN, *words(folder, corpus), env=environment(), new_session=True)
+    with at_an_end(two) as ranks:
         wait_for(ranks[0], "logged 3")
         ranks[rank].send_signal(signal.SIGTERM)
-        said = [process.communicate(timeout=600) for process in ranks]
+        said = [process.communicate() for process in ranks]
     assert [process.returncode for process in ranks] == [143, 143], said
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
     assert f"saved {checkpoint}" in said[0][0] and "saved" not in said[1][0] and "None" not in said[0][0]
     assert metrics(folder)[-1]["step"] == int(checkpoint.name[5:])
+
+
+# By its module, which is what the command starts; its own processes import the libraries anew.
+TORCHRUN = 'import runpy; runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)'
 
 
 @pytest.mark.parametrize("whom", ["torchrun", pytest.param("rank", marks=pytest.mark.slow)])
@@ -237,12 +255,13 @@ def test_under_torchrun_it_says_how_to_go_on_and_goes_on(tmp_path, corpus, whom)
     folder = tmp_path / "run"
     script = tmp_path / "smt-hf"
     script.write_text(TRAIN.replace('sys.argv[0] = "/bin/smt-hf"\n', ""))
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     own = words(folder, corpus, max_minutes="0.05", logging_steps="1000", num_evaluations="4")
-    with started([*run, str(script), *own]) as process:
+    start = ["--nproc_per_node", "2", "--standalone", str(script), *own]
+    run = warm.start(TORCHRUN, *start, env=environment(), new_session=True)
+    with at_an_end([run]) as (process,):
         rank = int(wait_for(process, "logged").split()[-1])
         os.kill(process.pid if whom == "torchrun" else rank, signal.SIGTERM)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate()
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
     said = [line.strip() for line in out.splitlines()]
     assert f"stopped; saved {checkpoint}. Go on with:" in said, out + err
@@ -251,9 +270,9 @@ def test_under_torchrun_it_says_how_to_go_on_and_goes_on(tmp_path, corpus, whom)
     codes = re.findall(r"exitcode *: (-?\d+)", err)  # which torchrun lists if it has not been stopped itself
     assert set(codes) == ({"143"} if whom == "rank" else set()), err
 
-    with started([*run, *printed[3:]]) as process:
-        out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    with at_an_end(warm.ranks(script, *printed[4:], env=environment(), new_session=True)) as two:
+        ended = [rank.communicate() for rank in two]
+    assert [rank.returncode for rank in two] == [0, 0], ended
     evaluations = [line["progress"] for line in metrics(folder) if "evaluation" in line]
     assert evaluations == sorted(evaluations) and evaluations[-1] == 1
     assert RunRecord.of_finished(folder).seconds < 60

@@ -1,6 +1,7 @@
 """The teacher: what a label may depend on, and that one causal pass gives many of them."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -235,6 +236,16 @@ def test_a_timestep_past_the_context_is_refused_by_the_causal_encoder_only():
         ({"context_length": 0}, ["context_length is 0"]),
         ({"future_length": -1}, ["future_length is -1"]),
         ({"num_attention_heads": 3}, ["hidden_size 128", "3 attention heads"]),
+        # Accepted, they would be ignored.
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            ["linear", "'default' with a rope_theta"],
+        ),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, ["yarn", "'default'"]),
+        ({"rope_scaling": {"type": "linear"}}, ["no field 'rope_scaling'", "rope_parameters"]),
+        ({"tie_word_embeddings": True}, ["no field 'tie_word_embeddings'"]),
+        ({"hidden_act": "relu"}, ["no field 'hidden_act'"]),
+        ({"attention_dropout": 0.1}, ["no field 'attention_dropout'"]),
     ],
 )
 def test_an_impossible_configuration_is_named(changes, named):
@@ -242,6 +253,23 @@ def test_an_impossible_configuration_is_named(changes, named):
     with pytest.raises(Exception) as error:
         SMTTeacherConfig(**changes)
     assert all(text in str(error.value) for text in named)
+
+
+@pytest.mark.parametrize("name", ["output_attentions", "is_encoder_decoder"])
+def test_a_teacher_is_not_made_of_values_that_ask_for_what_it_does_not_do(name):
+    config = tiny_teacher().config
+    setattr(config, name, True)
+    with pytest.raises(ValueError, match=f"{name}=True, which a teacher does not do"):
+        SMTTeacher(config)
+
+
+def test_the_base_of_the_rotary_embeddings_is_heeded_in_both_ways_to_give_it():
+    field: dict[str, Any] = {"rope_theta": 500.0}
+    configs = SMTTeacherConfig(**field), SMTTeacherConfig()
+    assert configs[0].rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+    assert configs[0].rope_parameters == SMTTeacherConfig(rope_parameters=field).rope_parameters
+    bases = [SMTTeacher(config).rotary for config in configs]
+    assert not torch.equal(bases[0](slice(0, 5))[0], bases[1](slice(0, 5))[0])
 
 
 @torch.no_grad()

@@ -1,14 +1,13 @@
 # Keyword dictionaries of mixed values, and the unions that transformers annotates.
 # mypy: disable-error-code="arg-type, misc, union-attr"
-"""Two processes under torchrun learn what one process learns from the same global batch."""
+"""Two processes, as torchrun starts them, learn what one process learns from the same global batch."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from tiny_training import metrics
 from train_tiny_run import train
@@ -19,22 +18,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of the same run by one process and by two."""
     folder = tmp_path_factory.mktemp("processes")
     script = Path(__file__).with_name("train_tiny_run.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [*command, str(script), str(folder / "two")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=800,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    two = warm.ranks(script, folder / "two", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    ended = [process.communicate() for process in two]
+    assert [process.returncode for process in two] == [0, 0], ended
     train(folder / "one")
     return folder / "one", folder / "two"
 
 
-# Two interpreters import torch: on a busy machine that alone takes a minute.
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("phase", "path"),
     [
@@ -51,7 +41,6 @@ def test_weights_of_two_processes_equal_those_of_one(runs, phase, path):
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.timeout(900)
 def test_two_processes_write_one_log_and_count_the_tokens_of_both(runs):
     one, two = (metrics(folder) for folder in runs)
     for key in ("step", "phase", "tokens", "sequential_steps", "sequence_length", "learning_rate"):

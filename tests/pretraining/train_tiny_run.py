@@ -1,6 +1,7 @@
-"""Started by test_two_processes under torchrun: `train_tiny_run.py FOLDER` trains one tiny run."""
+"""Started by test_two_processes, twice: `train_tiny_run.py FOLDER` trains one tiny run."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,4 +18,5 @@ def train(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)  # what torch is about to take away
     train(Path(sys.argv[1]))

@@ -81,8 +81,7 @@ def test_its_own_page_and_pictures_are_made_anew_and_no_other_file_of_their_name
     assert not list(live.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["q[∕z]", "a[bold]b", ":smile:"])
-def test_names_are_no_markup(live, capsys, name):
-    folder = live.rename(live.with_name(name))
+def test_names_are_no_markup(live, capsys):
+    folder = live.rename(live.with_name("q[∕z] a[bold]b :smile:"))
     assert main(["report", str(folder)]) == 0
-    assert name in capsys.readouterr().out
+    assert folder.name in capsys.readouterr().out

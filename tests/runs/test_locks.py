@@ -2,16 +2,13 @@
 
 import errno
 import logging
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from handmade_record import a_record
 
 from smt_hf.runs import locks
@@ -19,8 +16,6 @@ from smt_hf.runs.folder import LOCK, RunFolder
 from smt_hf.runs.locks import Lock, locked
 from smt_hf.runs.results import read_results, replace_rows, rows_of_run
 
-# Interpreters import torch: on a busy machine that alone takes a minute.
-pytestmark = pytest.mark.timeout(900)
 RECORD = a_record(status="running", spec={"push_to_hub": False}, model={}, data_kind="task", seconds=1.0)
 
 
@@ -56,8 +51,7 @@ time.sleep(600)
 
 def test_the_lock_dies_with_its_holder_even_if_a_worker_lives_on(tmp_path):
     path = tmp_path / "lock"
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    process = warm.start(HOLD, path)
     worker = int(process.stdout.readline())
     try:
         assert not Lock(path).take()
@@ -69,7 +63,7 @@ def test_the_lock_dies_with_its_holder_even_if_a_worker_lives_on(tmp_path):
         lock.release()
     finally:
         os.kill(worker, signal.SIGKILL)
-        process.stdout.close()
+        process.communicate()
 
 
 def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch, caplog):
@@ -155,25 +149,33 @@ def rows_of(run: str, value: float) -> list[dict[str, Any]]:
     return rows_of_run("recall", run, 24, RECORD, metrics, None)
 
 
-def write_runs(path: Path, writer: int, begin: float) -> None:
-    time.sleep(max(0.0, begin - time.time()))
+WRITE_RUNS = """
+import sys, time
+from pathlib import Path
+from test_locks import write_runs
+print("ready", flush=True)
+while not Path(sys.argv[3]).exists():
+    time.sleep(0.001)
+write_runs(Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+def write_runs(path: Path, writer: str) -> None:
     for number in range(RUNS):
         replace_rows(path, f"{writer}-{number}", rows_of(f"{writer}-{number}", 0.0))
         replace_rows(path, f"{writer}-{number}", rows_of(f"{writer}-{number}", 1.0))
 
 
-def test_processes_that_write_at_once_lose_no_row_of_the_table(tmp_path):
-    path = tmp_path / "results.csv"
-    context = multiprocessing.get_context("spawn")
-    begin = time.time() + 5
-    writers = [context.Process(target=write_runs, args=(path, i, begin)) for i in range(WRITERS)]
-    for process in writers:
-        process.start()
-    for process in writers:
-        process.join()
-        assert process.exitcode == 0
+def test_processes_that_write_at_once_lose_no_row_of_the_table(tmp_path_factory):
+    folder, start = tmp_path_factory.mktemp("table"), tmp_path_factory.mktemp("start") / "now"
+    path = folder / "results.csv"
+    writers = [warm.start(WRITE_RUNS, path, i, start) for i in range(WRITERS)]
+    assert [process.stdout.readline() for process in writers] == ["ready\n"] * WRITERS
+    start.touch()
+    ended = [process.communicate() for process in writers]
+    assert [process.returncode for process in writers] == [0] * WRITERS, ended
     rows = read_results(path)
     expected = {f"{writer}-{number}" for writer in range(WRITERS) for number in range(RUNS)}
     assert {row["run"] for row in rows} == expected
     assert len(rows) == 2 * WRITERS * RUNS and {row["value"] for row in rows} == {1.0}
-    assert os.listdir(tmp_path) == ["results.csv"]
+    assert os.listdir(folder) == ["results.csv"]

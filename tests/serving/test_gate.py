@@ -1,70 +1,37 @@
-"""What stands before the server: fields are honoured or refused, strangers kept out, and all has limits."""
+"""What stands before the API: fields are honoured or refused, strangers kept out, and all has limits."""
 
 import asyncio
 import json
-import threading
+import time
 from typing import Any
 
 import pytest
+from asgi import Answered, ask, asked_of
 
-from smt_hf.serving.fields import CHAT, COMPLETIONS, DEFAULT_TOKENS, checked
-from smt_hf.serving.gate import REQUEST, Gate, Limits
+from smt_hf.serving.fields import CHAT, COMPLETIONS, DEFAULT_TOKENS, RESPONSES, checked
+from smt_hf.serving.gate import Gate, Limits
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 SMALL = Limits(tokens=50, prompt=10, body=400, body_seconds=0.1, waiting=2)
 
 
 class Behind:
-    """An application that notes what reaches it, and answers 200."""
+    """An API that notes what reaches it, and answers 200 after a while."""
 
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.gate: Any = None
-        self.seeds: list[int] = []
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.asked, self.left = seconds, list[dict[str, Any]](), 0
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        message = await receive()
-        if message["body"]:
-            body = json.loads(message["body"])
-            self.bodies.append(body)
-            self.seeds.append(self.gate.requests[body[REQUEST]].seed)
-            assert int(dict(scope["headers"])[b"content-length"]) == len(message["body"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
+    async def get(self, path: str, reply: Any) -> None:
+        await reply.json(200, {"path": path})
 
-
-def ask(
-    gate: Gate,
-    body: Any = None,
-    path: str = COMPLETIONS,
-    method: str = "POST",
-    raw: list[bytes] | None = None,
-    **headers: str,
-) -> tuple[int, str]:
-    """(status, the sentence of a refusal)"""
-    values = {"host": "localhost:8000", "content-type": "application/json", **headers}
-    scope = {
-        "type": "http", "method": method, "path": path,
-        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in values.items()],
-    }  # fmt: skip
-    parts = raw if raw is not None else [json.dumps(body).encode()] if body is not None else [b""]
-    waiting = [
-        {"type": "http.request", "body": part, "more_body": i < len(parts) - 1} for i, part in enumerate(parts)
-    ]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        if waiting:
-            return waiting.pop(0)
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(gate(scope, receive, send))
-    answer = json.loads(sent[1]["body"])
-    return sent[0]["status"], answer.get("error", {}).get("message", "")
+    async def post(self, path: str, asked: dict[str, Any], reply: Any) -> None:
+        self.asked.append(asked)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+        await reply.json(200, {})
 
 
 @pytest.fixture
@@ -74,19 +41,18 @@ def behind() -> Behind:
 
 @pytest.fixture
 def gate(behind: Behind) -> Gate:
-    behind.gate = Gate(behind, "mine", limits=SMALL)
-    return behind.gate
+    return Gate(behind, "mine", limits=SMALL)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a template of the client": ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
-    "several answers": ({"n": 2}, "n is 2"),
+    "many answers": ({"n": 65}, "n is 65"),
     "true for one": ({"n": True}, "n is True"),
     "the best of several": ({"best_of": 3}, "best_of is 3"),
-    "an echo": ({"echo": True}, "echo is True"),
-    "probabilities": ({"logprobs": True}, "logprobs is True"),
-    "top probabilities": ({"logprobs": 0}, "logprobs is 0"),
-    "a presence penalty": ({"presence_penalty": 0.5}, "presence_penalty is 0.5"),
+    "a word for an echo": ({"echo": "yes"}, "echo"),
+    "many probabilities": ({"logprobs": 21}, "logprobs is 21"),
+    "a large penalty": ({"frequency_penalty": -3}, "frequency_penalty is -3"),
+    "usage and more": ({"stream_options": {"foo": 1}}, "stream_options has foo"),
     "tools": ({"tools": [{}]}, "tools is"),
     "JSON alone": ({"response_format": {"type": "json_object"}}, "response_format"),
     "settings of the library": ({"generation_config": "{}"}, "generation_config"),
@@ -100,7 +66,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a tiny temperature": ({"temperature": 1e-300}, "temperature is 1e-300"),
     "a word for a temperature": ({"temperature": "hot"}, "temperature is 'hot'"),
     "no probability": ({"top_p": 0}, "top_p is 0"),
-    "a negative penalty": ({"frequency_penalty": -1}, "frequency_penalty is -1"),
     "a huge seed": ({"seed": 2**64}, "seed is"),
     "a word for a stream": ({"stream": "yes"}, "stream is 'yes'"),
     "five stops": ({"stop": list("abcde")}, "stop is"),
@@ -115,91 +80,103 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_would_be_ignored_or_cannot_be_is_refused_in_one_sentence(case, path, gate, behind):
     fields, named = REFUSED[case]
     asked = {"messages": MESSAGES} if path == CHAT else {"prompt": "One"}
-    status, said = ask(gate, {**asked, **fields}, path)
-    assert status == 400 and named in said and said.endswith(".") and "\n" not in said
-    assert behind.bodies == []
+    answered = ask(gate, {**asked, **fields}, path)
+    said = answered.sentence
+    assert answered.status == 400 and named in said and said.endswith(".") and "\n" not in said
+    assert behind.asked == []
 
 
-@pytest.mark.parametrize("prompt", [["One", "Two"], [1, 2], None, {"a": 1}])
-def test_a_prompt_that_is_not_one_text_is_refused(gate, behind, prompt):
-    status, said = ask(gate, {"prompt": prompt})
-    assert status == 400 and "prompt is" in said and behind.bodies == []
+@pytest.mark.parametrize("prompt", [None, {"a": 1}, [], [None], [1, "a"], [[1.5]], ["x"] * 65])
+def test_a_prompt_that_is_no_text_and_no_ids_is_refused(gate, behind, prompt):
+    answered = ask(gate, {"prompt": prompt})
+    assert answered.status == 400 and answered.sentence.startswith("prompt ") and behind.asked == []
 
 
+@pytest.mark.parametrize(("path", "name"), [(CHAT, "messages"), (RESPONSES, "input")])
 @pytest.mark.parametrize(
     "messages",
     [
-        *(None, [], "Hello", [1], [{"role": "user"}], [{"role": "nobody", "content": "x"}]),
+        *(None, [], [1], [{"role": "user"}], [{"role": "nobody", "content": "x"}]),
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}],
         [{"role": "assistant", "content": "x", "tool_calls": [{}]}],
     ],
 )
-def test_messages_that_are_not_role_and_text_are_refused(gate, behind, messages):
-    status, said = ask(gate, {"messages": messages}, CHAT)
-    assert status == 400 and "message" in said and behind.bodies == []
+def test_messages_that_are_not_role_and_text_are_refused(gate, behind, path, name, messages):
+    answered = ask(gate, {name: messages}, path)
+    assert answered.status == 400 and ("message" in answered.sentence or name in answered.sentence)
+    assert behind.asked == []
 
 
 def test_fields_that_ask_for_nothing_are_taken_out_and_the_others_reach_the_model():
     idle: dict[str, Any] = {
-            "n": 1, "best_of": 1, "echo": False, "logprobs": None, "presence_penalty": 0.0, "user": "me",
-            "stream_options": {"include_usage": True}, "tools": [], "stop": [], "suffix": None}  # fmt: skip
-    asked = {"prompt": "One", "temperature": 0, "top_p": 0.5, "max_tokens": 7, "stream": True, "seed": 3}
-    assert checked(COMPLETIONS, {**idle, **asked}, "mine", 50) == {**asked, "model": "mine"}
-    assert checked(COMPLETIONS, {"prompt": "", "stop": "x"}, "m", 10**6) == {
-        "prompt": "", "stop": ["x"], "model": "m", "max_tokens": DEFAULT_TOKENS,
-    }  # fmt: skip
+        "tools": [],
+        "suffix": None,
+        "logprobs": None,
+        "best_of": 2,
+        "response_format": None,
+    }
+    asked = {
+        "prompt": "One",
+        "temperature": 0,
+        "top_p": 0.5,
+        "max_tokens": 7,
+        "stream": True,
+        "seed": 3,
+        "n": 2,
+    }
+    found = checked(COMPLETIONS, {**idle, **asked}, "mine", 50)
+    assert {name: found[name] for name in asked} == {**asked, "prompt": ["One"]}
+    assert found["stops"] == [] and found["logprobs"] is None and not found["include_usage"]
+    plain = checked(COMPLETIONS, {"prompt": [1, 2], "stop": "x", "logprobs": 0}, "m", 10**6)
+    assert plain["prompt"] == [[1, 2]] and plain["stops"] == ["x"] and plain["logprobs"] == 0
+    assert plain["max_tokens"] == DEFAULT_TOKENS and plain["temperature"] == 1
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
-    assert checked(CHAT, {"messages": parts}, "m", 50)["messages"] == [{"role": "user", "content": "ab"}]
-
-
-def test_each_request_has_its_own_seed_and_is_forgotten_at_its_end(gate, behind):
-    for fields in ({"seed": 7}, {}, {}):
-        assert ask(gate, {"prompt": "One", **fields}) == (200, "")
-    assert behind.seeds[0] == 7 and len(set(behind.seeds)) == 3
-    assert "seed" not in behind.bodies[0] and gate.requests == {} and gate.waiting == 0
-    assert [body["max_tokens"] for body in behind.bodies] == [SMALL.tokens] * 3
+    chat = checked(CHAT, {"messages": parts, "logprobs": True, "top_logprobs": 3}, "m", 50)
+    assert chat["messages"] == [{"role": "user", "content": "ab"}] and chat["logprobs"] == 3
+    assert checked(RESPONSES, {"input": "Hi"}, "m", 50)["input"] == [{"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        *(("POST", "/reset"), ("POST", "/load_model"), ("POST", "/v1/responses"), ("POST", "/v1/systemone")),
+        *(("POST", "/reset"), ("POST", "/load_model"), ("POST", "/v1/systemone")),
         *(("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/v1/audio/transcriptions"), ("PUT", "/health")),
         *(("OPTIONS", "/v1/models"), ("POST", "/v1/completions/"), ("POST", "//reset")),
     ],
 )
 def test_other_paths_are_not_answered(gate, behind, method, path):
-    status, said = ask(gate, {"model": "/etc"}, path, method)
-    assert status == 404 and path in said and behind.bodies == []
+    answered = ask(gate, {"model": "/etc"}, path, method)
+    status, said = answered.status, answered.sentence
+    assert status == 404 and path in said and behind.asked == []
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "", "localhost.evil.example", "[::2]:8000"]
 )
 def test_another_name_of_this_machine_is_refused(gate, behind, host):
-    assert ask(gate, {"prompt": "One"}, host=host)[0] == 403
-    assert ask(gate, path="/v1/models", method="GET", host=host)[0] == 403
-    assert behind.bodies == []
+    assert ask(gate, {"prompt": "One"}, host=host).status == 403
+    assert ask(gate, path="/v1/models", method="GET", host=host).status == 403
+    assert behind.asked == []
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000"])
 def test_its_own_names_are_taken(gate, host):
-    assert ask(gate, {"prompt": "One"}, host=host)[0] == 200
+    assert ask(gate, {"prompt": "One"}, host=host).status == 200
 
 
 def test_one_that_listens_everywhere_is_asked_by_address_but_by_no_foreign_name(behind):
-    behind.gate = Gate(behind, "mine", ["0.0.0.0", "here.example"])
-    assert ask(behind.gate, {"prompt": "One"}, host="10.1.2.3:8000")[0] == 200
-    assert ask(behind.gate, {"prompt": "One"}, host="here.example")[0] == 200
-    assert ask(behind.gate, {"prompt": "One"}, host="evil.example")[0] == 403
+    gate = Gate(behind, "mine", ["0.0.0.0", "here.example"])
+    assert ask(gate, {"prompt": "One"}, host="10.1.2.3:8000").status == 200
+    assert ask(gate, {"prompt": "One"}, host="here.example").status == 200
+    assert ask(gate, {"prompt": "One"}, host="evil.example").status == 403
 
 
 def test_a_page_of_another_site_is_refused(gate, behind):
-    assert ask(gate, {"prompt": "One"}, origin="https://evil.example")[0] == 403
-    assert ask(gate, {"prompt": "One"}, origin="null")[0] == 403
-    assert ask(gate, {"prompt": "One"}, content_type="text/plain")[0] == 415  # what a form can send
-    assert behind.bodies == []
-    assert ask(gate, {"prompt": "One"}, origin="http://localhost:3000")[0] == 200
+    assert ask(gate, {"prompt": "One"}, origin="https://evil.example").status == 403
+    assert ask(gate, {"prompt": "One"}, origin="null").status == 403
+    assert ask(gate, {"prompt": "One"}, content_type="text/plain").status == 415  # what a form can send
+    assert behind.asked == []
+    assert ask(gate, {"prompt": "One"}, origin="http://localhost:3000").status == 200
 
 
 @pytest.mark.parametrize(
@@ -207,99 +184,68 @@ def test_a_page_of_another_site_is_refused(gate, behind):
     [b"", b"{", b"[1]", b'"x"', b'{"prompt": NaN}', b"\xff", b"[" * 390, b'{"prompt": "a", "seed": 1e999}'],
 )
 def test_what_is_no_json_object_is_refused(gate, behind, body):
-    status, said = ask(gate, raw=[body])
-    assert status == 400 and said and behind.bodies == []
+    answered = ask(gate, raw=[body])
+    status, said = answered.status, answered.sentence
+    assert status == 400 and said and behind.asked == []
 
 
 def test_a_body_is_limited_in_size_also_in_parts(gate, behind):
-    assert ask(gate, {"prompt": "x" * 500})[0] == 413
-    assert ask(gate, raw=[b" " * 300, b" " * 300, b"{}"])[0] == 413
-    assert behind.bodies == []
-
-
-def test_a_prompt_is_limited_in_tokens(gate, behind):
-    status, said = ask(gate, {"prompt": "x" * 11})
-    assert status == 400 and "11 tokens" in said and behind.bodies == []
-    assert ask(gate, {"prompt": "x" * 10})[0] == 200
+    assert ask(gate, {"prompt": "x" * 500}).status == 413
+    assert ask(gate, raw=[b" " * 300, b" " * 300, b"{}"]).status == 413
+    assert behind.asked == []
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(gate, behind):
-    scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
-             "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}  # fmt: skip
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(gate(scope, receive, send))
-    assert sent[0]["status"] == 408 and behind.bodies == []
+    answered = asyncio.run(asked_of(gate, "POST", COMPLETIONS, [], {}))
+    assert answered.status == 408 and behind.asked == []
 
 
-def test_a_client_that_leaves_is_noted_while_the_server_behind_works():
-    gone: list[threading.Event] = []
-
-    async def slow(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        (asked,) = here.requests.values()
-        gone.append(asked.gone)
-        await receive()
-        while not asked.gone.is_set():
-            await asyncio.sleep(0.001)
-        assert (await receive())["type"] == "http.disconnect"
-
-    here = Gate(slow, "mine")
-    scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
-             "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}  # fmt: skip
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": b'{"prompt": "One"}'},
-        {"type": "http.disconnect"},
-    ]
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    asyncio.run(asyncio.wait_for(here(scope, receive, lambda message: asyncio.sleep(0)), 5))
-    assert gone[0].is_set() and here.requests == {}
+def test_work_ends_when_its_client_leaves():
+    behind = Behind(seconds=30)
+    gate = Gate(behind, "mine")
+    began = time.monotonic()
+    answered = asyncio.run(asked_of(gate, "POST", COMPLETIONS, [b'{"prompt": "One"}'], {}, leaves_after=0.02))
+    assert answered.status == 0 and behind.left == 1 and time.monotonic() - began < 10 and gate.waiting == 0
 
 
-def test_more_requests_than_may_wait_are_turned_away():
-    statuses: list[int] = []
+def test_more_requests_than_may_wait_are_turned_away_and_all_of_them_at_the_end():
+    gate = Gate(Behind(seconds=0.05), "mine", limits=SMALL)
+    body = json.dumps({"prompt": "One"}).encode()
 
-    async def run() -> None:
-        free = asyncio.Event()
+    async def several() -> list[Answered]:
+        return list(await asyncio.gather(*(asked_of(gate, "POST", COMPLETIONS, [body], {}) for _ in range(4))))
 
-        async def slow(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            await free.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"{}"})
+    answers = asyncio.run(several())
+    assert sorted(one.status for one in answers) == [200, 200, 503, 503]
+    gate.closing = True
+    refused = ask(gate, {"prompt": "One"})
+    assert refused.status == 503 and refused.headers["retry-after"] and "shutting down" in refused.sentence
+    assert ask(gate, path="/health", method="GET").status == 200
 
-        gate = Gate(slow, "mine", limits=SMALL)
-        scope = {"type": "http", "method": "POST", "path": COMPLETIONS,
-                 "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}  # fmt: skip
 
-        async def one() -> None:
-            messages = [{"type": "http.request", "body": b'{"prompt": "One"}'}]
+def test_only_who_has_the_key_is_answered():
+    behind = Behind()
+    gate = Gate(behind, "mine", key="sesame")
+    for given in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "sesam"},
+        {"authorization": "Bearer é"},
+    ):
+        for path, method in ((COMPLETIONS, "POST"), ("/v1/models", "GET"), ("/metrics", "GET")):
+            answered = ask(gate, {"prompt": "One"}, path, method, **given)
+            assert answered.status == 401 and "sesame" not in answered.body
+    assert behind.asked == []
+    assert ask(gate, {"prompt": "One"}, authorization="Bearer sesame").status == 200
+    assert ask(gate, path="/health", method="GET").status == 200
 
-            async def receive() -> dict[str, Any]:
-                if messages:
-                    return messages.pop()
-                await asyncio.sleep(60)
-                raise AssertionError
 
-            async def send(message: dict[str, Any]) -> None:
-                if "status" in message:
-                    statuses.append(message["status"])
-
-            await gate(scope, receive, send)
-
-        tasks = [asyncio.create_task(one()) for _ in range(4)]
-        while len(statuses) < 2:
-            await asyncio.sleep(0.001)
-        free.set()
-        await asyncio.gather(*tasks)
-
-    asyncio.run(asyncio.wait_for(run(), 5))
-    assert sorted(statuses) == [200, 200, 503, 503]
+def test_pages_that_were_named_may_use_the_server_and_are_told_so():
+    gate = Gate(Behind(), "mine", origins=["https://page.example"])
+    asked = ask(gate, {"prompt": "One"}, origin="https://page.example")
+    before = ask(gate, method="OPTIONS", origin="https://page.example")
+    for answered in (asked, before):
+        assert answered.headers["access-control-allow-origin"] == "https://page.example"
+    assert (asked.status, before.status) == (200, 204)
+    assert ask(gate, {"prompt": "One"}, origin="https://other.example").status == 403
+    assert ask(Gate(Behind(), "mine", origins=["*"]), {"prompt": "One"}, origin="https://a.b").status == 200

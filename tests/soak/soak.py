@@ -2,8 +2,9 @@
 
 `soak.py FOLDER --minutes 2 --seed N` prints the seed, each failure, and how many kills of which kind there
 were. A run is begun, killed some times, resumed each time, and carried to its end: by one process or two, with
-or without workers, with its corpus packed or still to be packed. Half of the kills come at a moment in time,
-half at an operation on a file, so that the same seed kills at the same operations again.
+or without workers, with its corpus packed or still to be packed. A third of the kills come at a moment in time,
+the others at an operation on a file of a chosen kind, so that the same seed kills at the same operations again:
+packing and checkpointing take so little of a run that moments in time would hardly ever meet them.
 
 Every process is forked from this one, which has imported all there is to import and computed nothing.
 """
@@ -38,7 +39,8 @@ from smt_hf.runs.record import FILE, RunRecord
 STEPS = 30
 # A rank whose other one is dead ends by itself, or is ended after this: what torchrun does.
 PATIENCE = 30.0
-MOST_KILLS = 6  # of one run, which then goes on to its end
+AIMED = ("checkpointing", "checkpointing", "finishing", "record", "training")
+MOST_KILLS = 9  # of one run, which then goes on to its end
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 WEIGHTS = ("model.safetensors", "teacher/model.safetensors")
@@ -56,12 +58,27 @@ class Case:
 @dataclass
 class Kill:
     """number: of the signal. to: "group" (with the workers of all ranks), or a rank. Either `seconds` after the
-    start, or at the n-th `operation` of the main process."""
+    start, or at the n-th `operation` of the main process on a file of this `kind`."""
 
     number: int
     to: int | str
     seconds: float | None = None
     operation: int | None = None
+    kind: str = ""
+
+
+def kind_of(path: str, run: Path, cache: Path) -> str:
+    """What a process does that changes this file; empty for none of ours."""
+    if path.startswith(str(cache)):
+        return "packing"
+    if not path.startswith(str(run)):
+        return ""
+    below = Path(path).relative_to(run).parts
+    if "checkpoints" in below:
+        return "checkpointing"
+    if not below or below[0].strip(".").startswith("metrics"):
+        return "training"
+    return "record" if below[0].strip(".").startswith("run.") else "finishing"
 
 
 @dataclass
@@ -129,14 +146,15 @@ def start(soak: Soak, run: Path, cache: Path, case: Case, kill: Kill | None, cou
         os.environ["SMT_HF_CACHE"] = str(cache)
         if case.processes > 1:
             os.environ.update(address, RANK=str(number), LOCAL_RANK=str(number))
-        counted = 0
+        counted: Counter = Counter()
 
         def operated(event: str, args: tuple) -> None:
-            nonlocal counted
-            if event not in OPERATIONS or not str(args[0]).startswith((str(run), str(cache))):
+            if event not in OPERATIONS or (event == "open" and reads(args)):
                 return
-            counted += 1
-            if kill is not None and counted == kill.operation:
+            if not (kind := kind_of(str(args[0]), run, cache)):
+                return
+            counted[kind] += 1
+            if kill is not None and kind == kill.kind and counted[kind] == kill.operation:
                 send(kill, [os.getpid(), *others])
 
         if number == 0:
@@ -150,6 +168,11 @@ def start(soak: Soak, run: Path, cache: Path, case: Case, kill: Kill | None, cou
     for number in reversed(range(1, case.processes)):
         others.append(fork(partial(rank, number), soak.folder / "log.txt"))
     return [fork(partial(rank, 0), soak.folder / "log.txt"), *others]
+
+
+def reads(args: tuple) -> bool:
+    """Whether an `open` (path, mode, flags) changes nothing."""
+    return not args[2] & (os.O_WRONLY | os.O_RDWR)
 
 
 def import_all(names: list[str]) -> None:
@@ -265,15 +288,20 @@ def differences(run: Path, unbroken: Any) -> list[str]:
     return found + ([f"left behind: {left}"] if left else [])
 
 
-def draw_kill(rng: random.Random, case: Case, seconds: float, operations: int) -> Kill:
+def draw_kill(rng: random.Random, case: Case, seconds: float, operations: dict[str, int], packs: bool) -> Kill:
+    """packs: whether the corpus is still to be packed."""
     number = rng.choice(SIGNALS)
     to: int | str = rng.choice(["group", *range(case.processes)])
-    if rng.random() < 0.5:
+    if rng.random() < 0.33:
         return Kill(number, to, seconds=rng.uniform(0, seconds))
-    return Kill(number, to, operation=rng.randint(1, operations))
+    kind = "packing" if packs and rng.random() < 0.7 else rng.choice(AIMED)
+    # Rather early: who is resumed has fewer before it, and whom no kill meets is finished.
+    return Kill(number, to, operation=1 + int(operations[kind] * rng.random() ** 2), kind=kind)
 
 
-def one_run(soak: Soak, case: Case, cache: Path, unbroken: Any, seconds: float, operations: int, until: float):
+def one_run(
+    soak: Soak, case: Case, cache: Path, unbroken: Any, seconds: float, operations: dict[str, int], until: float
+) -> None:
     """Kill and resume until it is finished."""
     rng, groups, log = soak.rng, [], soak.folder / "log.txt"
     soak.runs += 1
@@ -283,19 +311,24 @@ def one_run(soak: Soak, case: Case, cache: Path, unbroken: Any, seconds: float, 
         cache = soak.folder / f"cache{soak.runs}"
     for attempt in range(MOST_KILLS + 2):
         wanted = attempt < MOST_KILLS and time.monotonic() < until
-        kill = draw_kill(rng, case, seconds, operations) if wanted else None
+        packs = not list(cache.rglob("*.arrow"))
+        kill = draw_kill(rng, case, seconds, operations, packs) if wanted else None
         said = log.stat().st_size if log.exists() else 0
         pids = start(soak, run, cache, case, kill, None)
         groups += pids
         codes = wait(pids, kill)
         what = f"run {soak.runs} ({case}), {kill}, exit codes {codes}"
-        place = where(run)
+        place = (kill.kind if kill else "") or where(run)
         try:
             check_whole(run, cache)
         except Exception as error:
             soak.fail(f"{what}: half-written, {error!r}")
+        record = RunRecord.read(run)
+        finished = record is not None and record.finished
+        if finished and set(codes) == {2}:
+            break  # killed after it was called finished, it had no more to do than to tidy up
         if not any(codes):
-            if (record := RunRecord.read(run)) is None or not record.finished:
+            if not finished:
                 soak.fail(f"{what}: exit code 0, but not finished")
                 continue
             break
@@ -333,7 +366,8 @@ def soak_for(minutes: float, seed: int, folder: Path) -> Soak:
     )
     cases = [Case(processes, workers) for processes in (1, 2) for workers in (0, 2)]
     unbroken: dict[int, Any] = {}
-    about: dict[str, tuple[float, int]] = {}
+    about: dict[str, tuple[float, dict[str, int]]] = {}
+    packing = 0
     for case in [cases[0], *cases]:  # the first is slow: it imports
         shutil.rmtree(folder / f"unbroken{case.processes}{case.workers}", ignore_errors=True)
         run, count, began = (
@@ -345,7 +379,8 @@ def soak_for(minutes: float, seed: int, folder: Path) -> Soak:
         if any(codes):
             sys.exit(f"the unbroken run of {case} ended with {codes}, see {folder / 'log.txt'}")
         operations, modules = json.loads(count.read_text())
-        about[str(case)] = (time.monotonic() - began, operations)
+        packing = max(packing, operations.get("packing", 0))  # the first packs for all
+        about[str(case)] = (time.monotonic() - began, {**operations, "packing": packing})
         import_all(modules)
         expected = unbroken.setdefault(case.processes, outcome(run))
         if found := differences(run, expected):

@@ -1,0 +1,134 @@
+"""Sizes and lengths of a preset that give way to the data, to the cell and to what was given.
+
+What was given stays as it is; where it contradicts itself it is refused here, or by what it does not fit.
+"""
+
+import logging
+
+from smt_hf.data import DataSplits, TokenWindows, data_kind
+from smt_hf.data.tasks import make_task
+from smt_hf.models.cell_base import StackedCell
+from smt_hf.models.cells import CELLS
+from smt_hf.runs.spec import RunSpec
+
+LONGEST_TASK = 4096  # tokens, where the user gives no length
+
+logger = logging.getLogger(__name__)
+
+
+def with_memory_for_layers(spec: RunSpec) -> RunSpec:
+    """A stacked cell shares its memory tokens out over its layers: enough of them for those that were given."""
+    cell, tokens = CELLS.get(spec.cell), spec.num_memory_tokens
+    if cell is None or not issubclass(cell, StackedCell) or tokens is None or "num_memory_tokens" in spec.given:
+        return spec
+    parts = (spec.num_hidden_layers or 1) * cell.states_per_layer
+    return spec.changed(num_memory_tokens=-(-tokens // parts) * parts)
+
+
+def with_lengths(spec: RunSpec) -> tuple[RunSpec, int | None, dict[str, int]]:
+    """(the description, tokens of a row, what the teacher reads and predicts: context_length, future_length).
+
+    The tokens are None for images, before they are read. A task is read whole and predicted to its end; a text
+    is a context and the future after it.
+    """
+    context, future = spec.context_length, spec.future_length
+    if context is None or future is None:
+        raise ValueError("context_length and future_length are missing; take them from a preset.")
+    rollout = longest_asked_for(spec)
+    if "context_length" not in spec.given and spec.sequence_length is None and context <= rollout:
+        spec, context = spec.changed(context_length=rollout + 1), rollout + 1
+    kind = data_kind(spec.dataset, spec.image_column)
+    length = spec.sequence_length
+    if kind == "image":
+        return spec, length, {"context_length": context, "future_length": future}
+    if kind == "task":
+        spec, length = with_length_of_task(spec, length or context)
+        lengths = {
+            "context_length": length,
+            "future_length": future if "future_length" in spec.given else length,
+        }
+        return spec, length, lengths
+    if length is None:
+        return spec, context + future, {"context_length": context, "future_length": future}
+    if "future_length" not in spec.given:
+        future = max(1, min(future, length // 2, length - rollout - 1))
+        spec = spec.changed(future_length=future)
+    room = length - future
+    if spec.method == "smt" and room < 2:
+        shorter = ", or future_length shorter" if "future_length" in spec.given else ""
+        raise ValueError(
+            f"sequence_length {length} leaves no context of 2 tokens before a future of {future}; make it "
+            f"longer{shorter}."
+        )
+    context = context if "context_length" in spec.given else room
+    return spec, length, {"context_length": context, "future_length": future}
+
+
+def longest_asked_for(spec: RunSpec) -> int:
+    """The rollout that was given, or that is as long as labels are apart by what was given; else 1."""
+    names = {"rollout_length", "dmt_label_every"} & spec.given if rolls_out(spec) else set()
+    return max([1, *(getattr(spec, name) for name in names)])
+
+
+def rolls_out(spec: RunSpec) -> bool:
+    return spec.method == "smt" and spec.dmt_fraction > 0
+
+
+def refuse_other_context(spec: RunSpec, length: int) -> None:
+    """Raise ValueError for a context that was given and not heeded: tasks and images are read whole."""
+    if spec.method == "smt" and "context_length" in spec.given and spec.context_length != length:
+        raise ValueError(
+            f"context_length is {spec.context_length}, but {spec.dataset!r} is read whole, {length} tokens; "
+            f"leave it out."
+        )
+
+
+def with_length_of_task(spec: RunSpec, length: int) -> tuple[RunSpec, int]:
+    """The length of a task's rows: as long as its sizes need where none was given."""
+    refuse_other_context(spec, length)
+    if "sequence_length" not in spec.given and "context_length" in spec.given:
+        try:
+            make_task(spec.dataset, length)
+        except ValueError as error:
+            raise ValueError(f"context_length {length} is the length of the task's rows: {error}") from None
+    if {"context_length", "sequence_length"} & spec.given:
+        return spec, length
+    fits = length
+    while fits <= LONGEST_TASK:
+        try:
+            make_task(spec.dataset, fits)
+        except ValueError:
+            fits *= 2
+            continue
+        return (spec if fits == length else spec.changed(context_length=fits)), fits
+    return spec, length  # to be refused where the data are made
+
+
+def with_room_for_rollouts(spec: RunSpec, context: int) -> RunSpec:
+    """Shorten the preset's rollout to the context. A rollout that was given stays as it is, to be refused."""
+    longest = context - 1
+    if rolls_out(spec) and "dmt_label_every" in spec.given and spec.dmt_label_every > longest:
+        raise ValueError(
+            f"dmt_label_every {spec.dmt_label_every} does not fit into a context of {context} tokens; use at "
+            f"most {longest}."
+        )
+    if "rollout_length" in spec.given or not rolls_out(spec) or not 1 <= longest < spec.rollout_length:
+        return spec
+    if "dmt_label_every" not in spec.given:
+        spec = spec.changed(dmt_label_every=min(spec.dmt_label_every, longest))
+    return spec.changed(rollout_length=longest)
+
+
+def with_horizon_of_text(spec: RunSpec, data: DataSplits) -> RunSpec:
+    """Evaluations read no more than there is: a short text has no block of the preset's horizon."""
+    text = data.validation
+    if "eval_horizon" in spec.given or not isinstance(text, TokenWindows):
+        return spec
+    return spec.changed(eval_horizon=min(spec.eval_horizon, text.num_tokens - 1))
+
+
+def tell(spec: RunSpec) -> None:
+    """Say in one line which values of the preset have given way."""
+    if spec.gave_way:
+        told = ", ".join(f"{name} {getattr(spec, name)} (not {old})" for name, old in spec.gave_way.items())
+        logger.warning("to fit what was given and the data: %s.", told)

@@ -1,0 +1,311 @@
+"""Continuous batching: many texts, one matrix of memories, one step of the model for all of them.
+
+S rows at most, n of them generating, K memory tokens of width D, V token ids. An iteration is one step of all
+rows that generate, and beside it a chunk of at most `prompt_chunk` tokens of all rows that still read. Rows
+join and leave between iterations, so nobody waits for the end of another's text or prompt.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from smt_hf.models.prepacked_linear import prepacked_weights
+from smt_hf.models.state_cache import memory_layer
+
+from .choosing import Chooser, Choosing
+from .prompts import Row, read_tokens
+from .state_store import Conversations
+from .step import Stepper
+from .stream import QueueFull, ShuttingDown, Stream, Token, wake
+
+# Tokens that rows read in one go: beside rows that generate, which wait for it, and when nobody does.
+PROMPT_CHUNK = 16
+LONE_CHUNK = 256
+MOST_LOGPROBS = 20
+COUNTED = (
+    *("requests", "tokens_read", "tokens_generated", "tokens_from_states", "failed", "cancelled", "steps"),
+)
+
+
+class Engine:
+    """Generates for many at once, in a thread of its own, until `close`.
+
+    Args:
+        model: `SMTForCausalLM`; its weights must not change as long as the engine lives.
+        max_batch: rows that read or generate at once. max_queue: requests that wait for a row.
+        prompt_chunk: tokens that are read between two steps of those that generate. A request of n tokens
+            has its first token ⌈n / prompt_chunk⌉ + 1 iterations after it got a row.
+        store: where states after prompts and answers are kept, see `open_store`.
+        start_state: a state, as `load_state` returns it, from which every text goes on.
+        threads: of PyTorch; None leaves them as they are.
+
+    Greedy answers are those of `model.generate`. Products of several rows round differently from those of one,
+    so where two tokens are equally probable up to rounding (1e-6) another one may be taken.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        max_batch: int = 64,
+        max_queue: int = 256,
+        prompt_chunk: int = PROMPT_CHUNK,
+        store: Any = None,
+        start_state: Any = None,
+        threads: int | None = None,
+    ):
+        for name, value in (("max_batch", max_batch), ("max_queue", max_queue), ("prompt_chunk", prompt_chunk)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        self.model = model.eval()
+        self.max_batch, self.max_queue, self.prompt_chunk = max_batch, max_queue, prompt_chunk
+        self.threads = threads
+        self.start = self._start(start_state)
+        self.conversations = None if store is None else Conversations(store, model, self.start)
+        self.choose = Chooser(model)
+        self.waiting: deque[tuple[list[int], Stream, Choosing]] = deque()
+        self.reading: list[Row] = []
+        self.rows: list[Row] = []  # those that generate, in the order of the matrix
+        self.memory = self.start[None][:0]  # (n, K, D)
+        self.tokens = torch.empty(0, dtype=torch.long, device=self.start.device)  # (n,), not read yet
+        self.changed = threading.Condition()
+        self.closing = self.closed = False
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self.thread = threading.Thread(target=self._run, name="smt-engine", daemon=True)
+        self.thread.start()
+
+    @torch.no_grad()
+    def _start(self, state: Any) -> torch.Tensor:
+        """The memory (K, D) of a text before its first token."""
+        core = self.model.model
+        return core.memory_before(None if state is None else memory_layer(state), 1)[0].clone()
+
+    # ------------------------------------------------------------ what others call, from any thread
+
+    def submit(
+        self,
+        input_ids: Sequence[int],
+        generation_config: Any = None,
+        *,
+        seed: int | None = None,
+        logprobs: int | None = None,
+        prompt_logprobs: bool = False,
+        logits_processor: Sequence[Any] = (),
+    ) -> Stream:
+        """Continue `input_ids`; the tokens come out of the stream that is returned, as they are made.
+
+        generation_config: as `model.generate` takes it; what is meant for one row of greedy search or sampling.
+        seed: of this request's draws alone, which do not depend on what else is in the batch; None: a new one.
+        logprobs: how many of the most probable tokens come with each token, besides its own; None: nothing.
+        prompt_logprobs: whether `stream.prompt_logprobs` shall have those of the prompt, from its second token.
+        logits_processor: `LogitsProcessor`s of this request, called with its ids (1, t) and scores (1, V).
+
+        Raises ValueError for what cannot be done, QueueFull, and ShuttingDown after `close`.
+        """
+        ids = [int(one) for one in input_ids]
+        size = self.model.config.vocab_size
+        if not ids:
+            raise ValueError("the prompt has no tokens; give at least one, for instance the bos token.")
+        if wrong := [one for one in ids if not 0 <= one < size]:
+            raise ValueError(f"the prompt has token id {wrong[0]}; ids of this model are 0 to {size - 1}.")
+        if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+            raise ValueError(f"logprobs is {logprobs}; it must be 0 to {MOST_LOGPROBS}.")
+        choosing = Choosing(self.model, generation_config, ids, seed, logprobs, logits_processor)
+        stream = Stream(self, len(ids), prompt_logprobs)
+        if self.conversations is not None and not prompt_logprobs:
+            stream.found = self.conversations.longest(ids)
+        with self.changed:
+            if self.closing:
+                raise ShuttingDown("the engine is shutting down; ask again later.")
+            if len(self.waiting) >= self.max_queue:
+                raise QueueFull(f"{self.max_queue} requests are waiting already; ask again later.")
+            self.waiting.append((ids, stream, choosing))
+            self.counts["requests"] += 1
+            self.changed.notify()
+        return stream
+
+    def generate(
+        self, prompts: Iterable[Sequence[int]], generation_config: Any = None, **options: Any
+    ) -> list[list[int]]:
+        """The new ids of each prompt, in order; as many at once as there are rows. Options: see `submit`."""
+        answers: list[list[int]] = []
+        streams: deque[Stream] = deque()
+        for prompt in prompts:
+            if len(streams) == self.max_batch:
+                answers.append([token.id for token in streams.popleft().collect()])
+            streams.append(self.submit(prompt, generation_config, **options))
+        return answers + [[token.id for token in stream.collect()] for stream in streams]
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start, how many rows read, generate and wait, and what the store did."""
+        kept = {} if self.conversations is None else self.conversations.counts
+        busy = {"reading": len(self.reading), "generating": len(self.rows), "queued": len(self.waiting)}
+        return {**self.counts, **busy, **{f"store_{name}": count for name, count in kept.items()}}
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, give those under way so long to end, and break off the rest."""
+        with self.changed:
+            self.closing = True
+            self.changed.notify()
+        self.thread.join(drain_seconds)
+        self.closed = True
+        with self.changed:
+            self.changed.notify()
+        self.thread.join()
+        if self.conversations is not None:
+            self.conversations.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ the thread
+
+    @torch.no_grad()
+    def _run(self) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with ExitStack() as stack:
+            stack.enter_context(prepacked_weights(self.model))
+            self.step = Stepper(self.model)
+            while self._wait():
+                self._iterate()
+        woken = []
+        for row in (*self.rows, *self.reading):
+            woken += row.stream.finish("cancelled")
+        for _, stream, _ in self.waiting:
+            woken += stream.finish("cancelled")
+        wake(woken)
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False when that is nothing any more."""
+        if self.closed:
+            return False
+        if self.rows or self.reading:
+            return True
+        with self.changed:
+            while not self.waiting and not self.closing:
+                self.changed.wait()
+        return bool(self.waiting) and not self.closed
+
+    def _iterate(self) -> None:
+        woken: list[Stream] = []
+        self._drop_cancelled(woken)
+        while self.waiting and len(self.rows) + len(self.reading) < self.max_batch:
+            self._join(*self.waiting.popleft())
+        try:
+            if self.rows:
+                self._advance(woken)
+            if self.reading:
+                self._read(woken)
+        except Exception as error:  # whatever happens to a step, out of memory say, happens to all rows in it
+            for row in (*self.rows, *self.reading):
+                woken += row.stream.finish("error", error)
+            self.counts["failed"] += len(self.rows) + len(self.reading)
+            self.reading = []
+            self._keep([])
+        wake(woken)
+
+    def _join(self, ids: list[int], stream: Stream, choosing: Choosing) -> None:
+        if stream.cancelled:
+            self.counts["cancelled"] += 1
+            wake(stream.finish("cancelled"))
+            return
+        read, memory = 0, self.start
+        if stream.found is not None:
+            read, kept = stream.found
+            memory, stream.found = kept.to(self.start.device), None
+            stream.cached_tokens = read
+            self.counts["tokens_from_states"] += read
+        self.reading.append(Row(ids, stream, choosing, memory, read))
+
+    def _drop_cancelled(self, woken: list[Stream]) -> None:
+        if not any(row.stream.cancelled for row in (*self.rows, *self.reading)):
+            return
+        for rows in (self.rows, self.reading):
+            gone = [row for row in rows if row.stream.cancelled]
+            for row in gone:
+                woken += row.stream.finish("cancelled")
+            self.counts["cancelled"] += len(gone)
+        if any(row.stream.cancelled for row in self.rows):
+            self._keep([place for place, row in enumerate(self.rows) if not row.stream.cancelled])
+        self.reading = [row for row in self.reading if not row.stream.cancelled]
+
+    def _keep(self, places: list[int]) -> None:
+        """The rows at these places of the matrix stay."""
+        index = torch.tensor(places, dtype=torch.long, device=self.memory.device)
+        self.rows = [self.rows[place] for place in places]
+        self.memory, self.tokens = self.memory[index], self.tokens[index]
+        self.choose.rows_changed()
+
+    def _advance(self, woken: list[Stream]) -> None:
+        """One step of all rows that generate."""
+        self.memory, logits = self.step(self.memory, self.tokens)
+        self.counts["steps"] += 1
+        ids, chosen, failures = self.choose([row.choosing for row in self.rows], logits)
+        self.tokens = ids
+        staying = []
+        for place, (row, token) in enumerate(zip(self.rows, chosen, strict=True)):
+            if failure := failures.get(place):
+                woken += self._fail(row, failure)
+            elif self._give(row, token, woken, self.memory[place]):
+                staying.append(place)
+        if len(staying) < len(self.rows):
+            self._keep(staying)
+
+    def _give(self, row: Row, token: Token, woken: list[Stream], memory: torch.Tensor) -> bool:
+        """Hand out a token; whether the row goes on. memory (K, D): without this token."""
+        row.generated += 1
+        self.counts["tokens_generated"] += 1
+        row.choosing.take(token.id)
+        woken += row.stream.put(token)
+        if token.id in row.choosing.ends:
+            reason = "stop"
+        elif row.generated >= row.choosing.max_new_tokens:
+            reason = "length"
+        else:
+            return True
+        if self.conversations is not None:
+            self.conversations.keep([*row.ids, *row.choosing.new_ids[:-1]], memory)
+        woken += row.stream.finish(reason)
+        return False
+
+    def _fail(self, row: Row, error: Exception) -> list[Stream]:
+        self.counts["failed"] += 1
+        return row.stream.finish("error", error)
+
+    def _read(self, woken: list[Stream]) -> None:
+        """A chunk of each prompt; those that are through get their first token."""
+        chunk = self.prompt_chunk if self.rows else LONE_CHUNK
+        rows = self.reading
+        counts = [min(chunk, len(row.ids) - row.read) for row in rows]
+        if max(counts):
+            read_tokens(self.model, rows, counts)
+            self.counts["tokens_read"] += sum(counts)
+        through = [row for row in rows if row.read == len(row.ids)]
+        if not through:
+            return
+        self.reading = [row for row in rows if row.read < len(row.ids)]
+        memory = torch.stack([row.memory for row in through])
+        logits = self.model.lm_head(self.model.model.read_out(memory))
+        ids, chosen, failures = self.choose.once([row.choosing for row in through], logits)
+        staying = []
+        for place, (row, token) in enumerate(zip(through, chosen, strict=True)):
+            if self.conversations is not None:
+                self.conversations.keep(row.ids, row.memory)
+            if failure := failures.get(place):
+                woken += self._fail(row, failure)
+            elif self._give(row, token, woken, row.memory):
+                staying.append(place)
+        if staying:
+            index = torch.tensor(staying, device=memory.device)
+            self.rows += [through[place] for place in staying]
+            self.memory = torch.cat([self.memory, memory[index]])
+            self.tokens = torch.cat([self.tokens, ids[index]])
+            self.choose.rows_changed()

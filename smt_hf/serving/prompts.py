@@ -1,0 +1,40 @@
+"""Reading prompts: a chunk of several at once, each from its own memory on."""
+
+from typing import Any
+
+import torch
+
+from .choosing import Choosing, tokens_with
+from .stream import Stream
+
+
+class Row:
+    """A request while it has a slot."""
+
+    def __init__(self, ids: list[int], stream: Stream, choosing: Choosing, memory: torch.Tensor, read: int):
+        self.ids, self.stream, self.choosing = ids, stream, choosing
+        self.memory = memory  # (K, D) of a row that reads; those that generate are in the engine's matrix
+        self.read = read  # tokens of `ids` that the memory has seen
+        self.generated = 0
+
+
+def read_tokens(model: Any, rows: list[Row], counts: list[int]) -> None:
+    """Read `counts` more tokens of each row; what is shorter than the longest keeps its memory meanwhile."""
+    core, device, longest = model.model, rows[0].memory.device, max(counts)
+    parts = [row.ids[row.read : row.read + count] for row, count in zip(rows, counts, strict=True)]
+    ids = torch.tensor([part + [0] * (longest - len(part)) for part in parts], device=device)
+    mask = None
+    if min(counts) < longest:
+        real = torch.arange(longest, device=device) < torch.tensor(counts, device=device)[:, None]
+        mask = real[:, :, None, None]
+    memory = torch.stack([row.memory for row in rows])
+    memories = core._run(memory, core.cell.project_inputs(core.embed_tokens(ids)), mask, None, 0)
+    last = memories[:, -1].clone()
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        followers = row.ids[row.read + 1 : row.read + count + 1]
+        if row.stream.wants_prompt and followers:
+            hidden = core.read_out(memories[place, : len(followers)])
+            said = model.lm_head(hidden).float().log_softmax(-1)
+            row.stream.prompt_logprobs += tokens_with(said, followers, row.choosing.logprobs or 0)
+        row.read += count
+        row.memory = last[place]

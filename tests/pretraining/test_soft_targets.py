@@ -1,0 +1,190 @@
+# Keyword dictionaries of mixed values, and the unions that transformers annotates.
+# mypy: disable-error-code="arg-type, union-attr"
+"""A given causal language model tells a student what it expects; it is read, never trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import random_batch, tiny_student, tiny_teacher
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from smt_hf import RunSpec, build
+from smt_hf.data import byte_tokenizer
+from smt_hf.pretraining.objectives import answer_loss, bptt_loss, dmt_loss, smt_loss
+from smt_hf.pretraining.soft_targets import SoftTargets
+
+BYTES = 258
+SMALL: dict[str, Any] = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 257}
+LAYERS: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+FAMILIES = {
+    "gpt2": GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=64, **SMALL),
+    "llama": LlamaConfig(vocab_size=BYTES, hidden_size=16, max_position_embeddings=64, **LAYERS, **SMALL),
+    "qwen2": Qwen2Config(vocab_size=BYTES, hidden_size=16, num_key_value_heads=1, **LAYERS, **SMALL),
+    "mamba": MambaConfig(vocab_size=BYTES, hidden_size=16, state_size=4, num_hidden_layers=1, **SMALL),
+}
+
+
+def save_teacher(folder: Path, model: PreTrainedModel) -> str:
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def causal_lm(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(FAMILIES[family])
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog. " * 100, encoding="utf-8")
+    return str(path)
+
+
+def spec(tmp_path: Path, text: str, teacher: str, **changes: Any) -> RunSpec:
+    small = {
+        "preset": "tiny",
+        "max_steps": 2,
+        "disable_tqdm": True,
+        "num_evaluations": 1,
+        "checkpoint_every": 0,
+    }
+    return RunSpec.of(
+        **{**small, "dataset": text, "teacher": teacher, "output_dir": tmp_path / "run", **changes}
+    )
+
+
+def by_hand(logits: torch.Tensor, targets: torch.Tensor, soft: torch.Tensor, weight: float) -> float:
+    """(1 − w) CE + w KL, one target after another."""
+    total, count = 0.0, 0
+    for row, target, said in zip(logits, targets, soft, strict=True):
+        if target == -100:
+            continue
+        q, p = row.double().softmax(0), said.double().exp()
+        total += float((1 - weight) * -q[target].log() + weight * (p * (p / q).log()).sum())
+        count += 1
+    return total / count
+
+
+def test_the_loss_is_a_share_of_cross_entropy_and_of_the_divergence_from_the_teacher():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 5), torch.tensor([1, -100, 0, 4, -100, 2])
+    soft = torch.randn(6, 5).log_softmax(-1)
+    assert answer_loss(logits, targets, soft, 0.3).item() == pytest.approx(
+        by_hand(logits, targets, soft, 0.3), rel=1e-5
+    )
+    assert torch.equal(answer_loss(logits, targets, soft, 0.0), answer_loss(logits, targets, None, 0.7))
+    assert answer_loss(logits, torch.full((6,), -100), soft, 0.3) == 0
+    same = answer_loss(soft, targets, soft, 1.0)
+    assert same.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_bptt_learns_from_what_the_teacher_says_of_each_token():
+    batch = random_batch(3, 8)
+    soft = torch.randn(3, 8, 11).log_softmax(-1)
+    model = tiny_student()
+    loss, _ = bptt_loss(model, {**batch, "soft_targets": soft}, 0.4)
+    logits = model(batch["input_ids"]).logits
+    wanted = by_hand(logits.detach().flatten(0, 1), batch["shift_labels"].flatten(), soft.flatten(0, 1), 0.4)
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("timestep", [-1, 5])
+def test_the_readout_of_smt_and_dmt_hears_the_teacher_at_its_own_timesteps(timestep):
+    """All but one timestep have the student's own distribution: only there may the loss and KL be apart."""
+    batch, model, teacher = random_batch(3, 10), tiny_student(), tiny_teacher()
+    batch["shift_labels"] = batch["shift_labels"].clamp(min=0)
+    first = max(timestep, -1)
+    labels = range(first, first + 3)
+    memories = teacher.encode(batch["input_ids"], list(labels))
+    said = torch.full((3, 10, 11), torch.nan)
+    for column, t in enumerate(labels):
+        if t >= 0:
+            said[:, t] = teacher.decode(memories[:, column]).log_softmax(-1).detach()[:, 0]
+    options = {"timestep": timestep, "num_labels": 3, "prediction_weight": 0, "dynamics_weight": 0}
+    options |= {"uniformity_weight": 0, "trunk_weight": 0, "teacher_weight": 1.0}
+    loss, _ = smt_loss(model, teacher, {**batch, "soft_targets": said}, **options)
+    assert loss.item() == pytest.approx(0, abs=1e-5)  # elsewhere it is NaN
+
+    soft = torch.randn(3, 10, 11).log_softmax(-1)
+    moved = soft.clone()
+    moved[:, : timestep + 1] = torch.nan
+    moved[:, timestep + 1 + 4 :] = torch.nan
+    losses = [
+        dmt_loss(model, teacher, {**batch, "soft_targets": one}, timestep, 4, teacher_weight=0.5)[0].item()
+        for one in (soft, moved)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_any_family_becomes_the_teacher_by_its_folder_alone(tmp_path, text, family):
+    teacher = save_teacher(tmp_path / "teacher", causal_lm(family))
+    trainer = build(spec(tmp_path, text, teacher, method="bptt"))
+    before = {name: value.clone() for name, value in trainer.soft_targets.model.state_dict().items()}
+    record = trainer.train()
+    assert record.final["loss"] > 0 and record.spec["teacher"] == teacher
+    assert trainer.model.config.vocab_size == BYTES
+    after = trainer.soft_targets.model.state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_what_it_says_is_its_distribution_over_the_students_ids():
+    model = causal_lm("gpt2").eval()
+    ids = torch.randint(0, BYTES, (2, 9))
+    said = SoftTargets(model, BYTES)(ids)
+    assert said.exp().sum(-1).allclose(torch.ones(2, 9))
+    for t in range(9):
+        alone = model(ids[:, : t + 1]).logits[:, -1, :BYTES].log_softmax(-1)
+        torch.testing.assert_close(said[:, t], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):
+    teacher = save_teacher(tmp_path / "teacher", causal_lm("llama"))
+    plain = build(spec(tmp_path, text, teacher, output_dir=tmp_path / "a", max_steps=4, teacher_weight=0.0))
+    heard = build(spec(tmp_path, text, teacher, output_dir=tmp_path / "b", max_steps=4, teacher_weight=1.0))
+    losses = [trainer.train().final["loss"] for trainer in (plain, heard)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "said"),
+    [
+        (lambda: T5ForConditionalGeneration(T5Config(vocab_size=BYTES, d_model=16, d_ff=16, num_layers=1)), {},
+         "'t5', which is no causal language model"),
+        (lambda: BertModel(BertConfig(vocab_size=BYTES, hidden_size=16, **LAYERS)), {}, "no weights for"),
+        (lambda: causal_lm("llama"), {"sequence_length": 100}, "reads 64 tokens, and sequence_length is 100"),
+        (lambda: causal_lm("gpt2"), {"tokenizer": "example"}, "has another one; leave tokenizer out"),
+        (lambda: causal_lm("gpt2"), {"dataset": "retrieval"}, "is no text; leave teacher out"),
+    ],
+    ids=["encoder-decoder", "encoder only", "too long", "another tokenizer", "no text"],
+)  # fmt: skip
+def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path, text, make, changes, said):
+    teacher = save_teacher(tmp_path / "teacher", make())
+    with pytest.raises(ValueError, match=said):
+        build(spec(tmp_path, text, teacher, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_answers_nan_or_is_nowhere_is_refused(tmp_path, text):
+    broken = causal_lm("gpt2")
+    torch.nn.init.constant_(broken.transformer.ln_f.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        build(spec(tmp_path, text, save_teacher(tmp_path / "teacher", broken)))
+    with pytest.raises(ValueError, match="nowhere"):
+        build(spec(tmp_path, text, str(tmp_path / "nowhere")))
