@@ -10,7 +10,7 @@ NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("openvino",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model_arguments(parser, optional=True)
     parser.add_argument("--to", required=True, choices=("onnx", "openvino", "web"), help="which runtime")
     parser.add_argument("--output-dir", required=True, type=Path, help="a new folder")
     parser.add_argument("--int8", action="store_true", help="weights and products of 8 bits, a quarter of the size")
