@@ -23,11 +23,12 @@ ROOMS: dict[str, set[str]] = {
     "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "data", "pretraining", "runs"},
+    "export": {"models", "runs"},
     "serving": {"models"},
     "example": {"models"},
     "cli": {
         "benchmark", "models", "data", "evaluation", "hub", "pretraining", "experiments", "runs", "reporting",
-        "serving", "example",
+        "serving", "example", "export",
     },
     "__init__": {"models", "pretraining", "runs", "example"},
 }  # fmt: skip

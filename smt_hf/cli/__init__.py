@@ -20,6 +20,7 @@ from . import (
     compare,
     evaluate,
     experiment,
+    export,
     generate,
     pretrain,
     push,
@@ -41,6 +42,7 @@ COMMANDS = {
     "experiment": (experiment, "run SMT and BPTT on one question, and tabulate what they find"),
     "report": (report, "print and draw the results of experiments"),
     "benchmark": (benchmark, "measure speed and memory beside other models of the same size"),
+    "export": (export, "write a model for ONNX, OpenVINO or a browser"),
     "push": (push, "upload a finished run to the Hub"),
     "quickstart": (quickstart, "see a model speak, train two of your own, compare"),
 }

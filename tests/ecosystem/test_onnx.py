@@ -82,7 +82,7 @@ def test_programs_exported_as_dynamic_take_any_batch_size(cell, tmp_path):
 
 def test_the_documented_recipe_writes_what_the_model_generates(tmp_path):
     model: Any = tiny_model()
-    recipe = RECIPE.read_text("utf-8").split("```python\n")[2].split("```")[0]
+    recipe = RECIPE.read_text("utf-8").split("```python\n")[3].split("```")[0]
     names: dict[str, Any] = {"model": model, "torch": torch, "GenerationConfig": GenerationConfig}
     exec(recipe.replace("path/to/onnx", tmp_path.as_posix()), names)
     with torch.no_grad():

@@ -80,7 +80,7 @@ def test_decoding_alone_reads_a_prompt_of_any_length_after_its_first_token():
 def test_the_documented_recipe_generates_what_the_model_does(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path)
-    recipe = RECIPE.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    recipe = RECIPE.read_text("utf-8").split("```python\n")[2].split("```")[0]
     names: dict[str, Any] = {}
     with torch.no_grad():
         # The programs take the state by the name that this version of transformers has for it.

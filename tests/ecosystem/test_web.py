@@ -1,0 +1,248 @@
+"""The page that `smt-hf export --to web` writes, in a real Chromium."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from browser import CHROMIUM, DRIVER, chromium, runtime_folder, served
+from tiny_checkpoints import needs
+
+from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf.data import byte_tokenizer, load_tokenizer
+from smt_hf.export.page import RUNTIME_VERSION, page_tokenizer
+from smt_hf.models.state_cache import memory_layer
+
+pytestmark = [
+    *needs("onnx", "onnxruntime", "onnxscript", "selenium"),
+    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"),
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
+]
+
+PROMPT = "The module “os” — naïve 日本 🙂:\n    def f(x):\t\treturn 3"
+K, D = 4, 32
+
+
+class Page:
+    """What a visitor does."""
+
+    def __init__(self, driver: Any, url: str):
+        self.driver = driver
+        driver.get(url)
+        self.wait("!document.getElementById('generate').disabled")
+
+    def js(self, source: str, *values: Any) -> Any:
+        return self.driver.execute_script(f"return {source}", *values)
+
+    def wait(self, condition: str) -> None:
+        end = time.monotonic() + 60
+        while not self.js(condition):
+            assert time.monotonic() < end, (condition, self.js("document.getElementById('status').textContent"))
+            time.sleep(0.02)
+
+    def click(self, selector: str) -> None:
+        self.js("document.querySelector(arguments[0]).click()", selector)
+
+    def generate(self, prompt: str, most: int, temperature: float = 0) -> None:
+        self.js(
+            """(([prompt, most, temperature]) => {
+              for (const [id, value] of Object.entries({ prompt, most, temperature }))
+                document.getElementById(id).value = value;
+              document.getElementById('generate').click();
+            })(arguments)""",
+            prompt, str(most), str(temperature),
+        )  # fmt: skip
+        self.wait("!document.getElementById('generate').disabled")
+
+    def ids(self, text: int = 0) -> list[int]:
+        return self.js("smtTexts()[arguments[0]].ids", text)
+
+    def memory(self, text: int = 0) -> torch.Tensor:
+        return torch.tensor(self.js("[...smtTexts()[arguments[0]].memory]", text)).view(1, K, D)
+
+    def bytes_of(self, name: str) -> int:
+        return int(self.js("document.querySelector(arguments[0]).dataset.bytes", name))
+
+    def status(self) -> str:
+        return self.js("document.getElementById('status').textContent")
+
+    def open(self, path: Path) -> None:
+        self.js("document.getElementById('status').textContent = ''")
+        self.driver.find_element("id", "file").send_keys(str(path))
+        self.wait("document.getElementById('status').textContent !== ''")
+
+
+@pytest.fixture(scope="module")
+def model() -> SMTForCausalLM:
+    torch.manual_seed(0)
+    config = SMTConfig(
+        vocab_size=2048, hidden_size=D, num_memory_tokens=K, cell="gru", num_readout_layers=1, num_attention_heads=2,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    return SMTForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory) -> Path:
+    from smt_hf.export.export import export
+
+    above = tmp_path_factory.mktemp("web")
+    runtime = runtime_folder(above, RUNTIME_VERSION)
+    if runtime is None:
+        pytest.skip("onnxruntime-web cannot be had from npm")
+    export(model, load_tokenizer("example"), "web", above / "page", "a tiny model", runtime=runtime)
+    return above / "page"
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    with served(folder) as url, chromium(folder.parent) as driver:
+        yield driver, url
+
+
+@pytest.fixture
+def page(browser):
+    driver, url = browser
+    driver.get_log("browser")
+    page = Page(driver, url)
+    yield page
+    assert [line for line in driver.get_log("browser") if line["level"] != "INFO"] == []
+
+
+@torch.no_grad()
+def greedy(model: SMTForCausalLM, ids: list[int], count: int) -> tuple[list[int], Any]:
+    """(the tokens that the page must write after `ids`, the state after the last)."""
+    out = model(torch.tensor([ids]), use_cache=True)
+    found = []
+    for _ in range(count):
+        token = out.logits[:, -1:].argmax(-1)
+        found.append(int(token))
+        out = model(token, cache=out.cache, use_cache=True)
+    return found, out.cache
+
+
+def test_greedy_tokens_are_pytorchs_and_the_state_keeps_its_size(page, model):
+    expected, _ = greedy(model, load_tokenizer("example")(PROMPT)["input_ids"], 100)
+    before, cache = page.bytes_of(".state"), page.bytes_of(".cache")
+    page.generate(PROMPT, 100)
+    assert page.ids() == expected
+    assert page.bytes_of(".state") == before == 4 * K * D
+    assert cache == 0 and page.bytes_of(".cache") == (len(load_tokenizer("example")(PROMPT)["input_ids"]) + 100) * (
+        2 * 2 * D * 4
+    )
+
+
+def test_a_saved_state_is_loaded_by_python_and_by_the_page(page, model, folder):
+    page.generate(PROMPT, 20)
+    page.click(".save")
+    read = len(load_tokenizer("example")(PROMPT)["input_ids"]) + 20
+    path = folder.parent / f"state-{read}.safetensors"
+    end = time.monotonic() + 20
+    while not path.is_file():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    cache = model.load_state(path)
+    assert int(cache.get_seq_length()) == read
+    assert torch.equal(memory_layer(cache).memory, page.memory())
+    page.generate("", 10)
+    expected = page.ids()[20:]
+
+    page.click("#restart")
+    page.wait("smtTexts()[0].read === 0")
+    page.open(path)
+    assert "loaded" in page.status()
+    page.generate("", 10)  # nothing is read: the logits are what the memory says
+    assert page.ids() == expected
+
+
+def test_a_state_that_python_saved_goes_on_in_the_page(page, model, tmp_path):
+    ids = load_tokenizer("example")(PROMPT)["input_ids"]
+    expected, _ = greedy(model, ids, 30)
+    with torch.no_grad():
+        model.save_state(model(torch.tensor([ids]), use_cache=True).cache, tmp_path / "state.safetensors")
+    page.open(tmp_path / "state.safetensors")
+    page.generate("", 30)
+    assert page.ids() == expected
+
+
+def test_a_file_that_is_no_state_of_this_model_is_refused_in_a_sentence(page, model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "text").write_text("no state at all")
+    with torch.no_grad():
+        model.save_state(model(torch.tensor([[5]]), use_cache=True).cache, tmp_path / "state")
+    whole = (tmp_path / "state").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-9])
+    about = {"format": "smt_state", "version": "1", "num_tokens": "3"}
+    tensors = load_file(tmp_path / "state")
+    save_file({**tensors, "initial_memory": -tensors["initial_memory"]}, tmp_path / "other", metadata=about)
+    save_file(tensors, tmp_path / "newer", metadata={**about, "version": "2"})
+    said = {"text": "not a saved state", "cut": "damaged", "other": "another model", "newer": "format 2"}
+    for name, words in said.items():
+        page.open(tmp_path / name)
+        assert words in page.status()
+    page.generate("a", 3)
+    assert len(page.ids()) == 3
+
+
+def test_a_fork_goes_on_from_the_same_memory_beside_the_first(page):
+    page.generate(PROMPT, 5)
+    page.click("#fork")
+    page.wait("smtTexts().length === 2")
+    assert torch.equal(page.memory(0), page.memory(1))
+    page.generate("", 20)
+    assert page.ids(0) == page.ids(1) and len(page.ids(0)) == 25
+    page.generate("", 20, temperature=1.5)
+    assert page.ids(0) != page.ids(1) and page.ids(0)[:25] == page.ids(1)[:25]
+    kept = page.ids(1)
+    page.click(".text:nth-child(2) .keep")
+    page.wait("smtTexts().length === 1")
+    assert page.ids() == kept
+
+
+def test_a_long_prompt_leaves_the_page_alive_and_can_be_stopped(page):
+    answer = page.driver.execute_async_script(
+        """const finish = arguments[1];
+        document.getElementById('prompt').value = arguments[0];
+        document.getElementById('generate').click();
+        let slowest = 0, last = performance.now(), ticks = 0;
+        const timer = setInterval(() => {
+          const now = performance.now();
+          slowest = Math.max(slowest, now - last); last = now;
+          if (++ticks === 40) document.getElementById('stop').click();
+          if (!document.getElementById('generate').disabled) { clearInterval(timer); finish([slowest, ticks]); }
+        }, 10);""",
+        "Lorem ipsum dolor sit amet. " * 4000,
+    )
+    slowest, ticks = answer
+    assert slowest < 1000 and ticks >= 40
+    assert 0 < page.js("smtTexts()[0].read")
+
+
+TEXTS = (
+    PROMPT, "", " ", "  a  b", "don't we'll\r\n\r\n x\x0b\x85y\ufeffz\u3000", "a<|endoftext|>b<|pad|>", "٣²Ⅷ e\u0301", "aaaaaaa" * 9,
+    "for i in range(10):\n        print(i)\n\n\n", "\x00\x7f\xad ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["byte", "example"])
+def test_the_pages_tokenizer_is_the_models(page, name):
+    tokenizer = byte_tokenizer() if name == "byte" else load_tokenizer(name)
+    texts = [*TEXTS, Path(__file__).read_text("utf-8")]
+    found, decoded = page.driver.execute_async_script(
+        """const [described, texts, finish] = arguments;
+        import('./bpe.js').then(({ Tokenizer }) => {
+          const tokenizer = new Tokenizer(JSON.parse(described));
+          const ids = texts.map((text) => tokenizer.encode(text));
+          const text = (ids) => {
+            const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+            return ids.map((id) => decoder.decode(tokenizer.bytesOf(id), { stream: true })).join('');
+          };
+          finish([ids, ids.map(text)]);
+        });""",
+        json.dumps(page_tokenizer(tokenizer)), texts,
+    )  # fmt: skip
+    assert found == [tokenizer(text)["input_ids"] for text in texts]
+    assert decoded == [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
