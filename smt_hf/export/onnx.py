@@ -18,7 +18,9 @@ def write_onnx(program: StepProgram, path: Path) -> None:
     """
     size = 4 * sum(weight.numel() for weight in program.parameters())
     if size > LARGEST:
-        raise ValueError(f"the weights are {size:,} bytes in float32; a file of ONNX holds at most {LARGEST:,}.")
+        raise ValueError(
+            f"the weights are {size:,} bytes in float32; a file of ONNX holds at most {LARGEST:,}."
+        )
     inputs = torch.zeros(1, dtype=torch.long), torch.from_numpy(program.start())
     try:
         with silence(), torch.no_grad():

@@ -57,7 +57,13 @@ def page_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     for piece, index in model["vocab"].items():
         pieces[index] = None if piece in special else piece
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    return {"pieces": pieces, "merges": merges, "words": before["use_regex"], "special": special, "prefix": prefix}
+    return {
+        "pieces": pieces,
+        "merges": merges,
+        "words": before["use_regex"],
+        "special": special,
+        "prefix": prefix,
+    }
 
 
 WANTED = "only byte-level BPE as of GPT-2, or bytes; export to onnx and tokenize where you run it"
@@ -86,8 +92,8 @@ def write_page(
 ) -> None:
     """Write all files but model.onnx into a folder that exists.
 
-    tokenizer: of `page_tokenizer`. runtime: a folder whose onnxruntime-web is copied; without one, the page loads
-    it from a CDN.
+    tokenizer: of `page_tokenizer`. runtime: a folder whose onnxruntime-web is copied; without
+    one, the page loads it from a CDN.
     """
     model = program.model.config
     if len(tokenizer["pieces"]) > model.vocab_size:

@@ -29,7 +29,7 @@ LARGEST_DIFFERENCE = 1e-4  # of a logit, in float32
 
 
 class StepProgram(nn.Module):
-    """One token: the cell, then the readout. A prompt is read one token after another, so weights stand in it once."""
+    """One token: the cell, then the readout. A prompt is read token by token; each weight stands here once."""
 
     def __init__(self, model: SMTForCausalLM):
         super().__init__()
@@ -67,19 +67,21 @@ def compare(run: Run, program: StepProgram, tokens: int = CHECKED_TOKENS) -> Com
     first = program.model.config.bos_token_id
     token = torch.tensor([[0 if first is None else first]])
     own = theirs = program.start()
-    cache, difference, drift, same = None, 0.0, 0.0, 0
+    cache, differences, drifts, same = None, [], [], 0
     for _ in range(tokens):
         step, _ = run(token[0].numpy(), theirs)
         free, own = run(token[0].numpy(), own)
         out = program.model(token, cache=cache, use_cache=True)
         cache, wanted = out.cache, out.logits[:, 0].numpy()
         theirs = cast(Any, memory_layer(out.cache).memory).numpy()
-        difference, drift = max(difference, furthest(step, wanted)), max(drift, furthest(free, wanted))
+        differences.append(furthest(step, wanted))
+        drifts.append(furthest(free, wanted))
         token = out.logits[:, -1:].argmax(-1)
         same += int(free.argmax() == wanted.argmax())
     silent, unmoved = run(np.array([NOTHING]), own)
-    stays = (unmoved == own).all()
-    return Comparison(tokens, max(difference, furthest(silent, free)) if stays else math.inf, drift, same)
+    differences.append(furthest(silent, free) if (unmoved == own).all() else math.inf)
+    # numpy's max, unlike Python's, is nan where any of them is.
+    return Comparison(tokens, float(np.max(differences)), float(np.max(drifts)), same)
 
 
 def furthest(found: np.ndarray, wanted: np.ndarray) -> float:

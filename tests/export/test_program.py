@@ -13,7 +13,7 @@ from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.cli import main
 from smt_hf.data import byte_tokenizer, load_tokenizer, symbol_tokenizer
 from smt_hf.export.page import check_runtime, check_size, page_tokenizer, write_page
-from smt_hf.export.program import NOTHING, Comparison, StepProgram, check, compare, described
+from smt_hf.export.program import NOTHING, StepProgram, check, compare, described
 from smt_hf.models.state_cache import memory_layer
 
 
@@ -86,7 +86,9 @@ def test_the_memory_to_begin_with_stands_in_the_description():
 def test_the_tokenizers_of_the_package_are_those_that_a_page_can_run():
     bytewise, example = page_tokenizer(byte_tokenizer()), page_tokenizer(load_tokenizer("example"))
     assert len(bytewise["pieces"]) == 258 and not bytewise["merges"] and not bytewise["words"]
-    assert bytewise["special"] == {"<|endoftext|>": 256, "<|pad|>": 257} and bytewise["pieces"][256:] == [None] * 2
+    assert (
+        bytewise["special"] == {"<|endoftext|>": 256, "<|pad|>": 257} and bytewise["pieces"][256:] == [None] * 2
+    )
     assert len(example["pieces"]) == 2048 and len(example["merges"]) == 1790 and example["words"]
     assert bytewise["prefix"] == example["prefix"] == []
 
@@ -138,7 +140,3 @@ def test_the_command_says_what_is_missing_or_wrong(tmp_path, capsys, monkeypatch
     monkeypatch.setattr("smt_hf.cli.export.find_spec", lambda name: name)
     assert f"--output-dir {tmp_path} exists" in said("--to", "web", "--output-dir", str(tmp_path))
     assert not Path(out[1]).exists()
-
-
-def test_a_comparison_is_of_numbers():
-    check(Comparison(64, 1e-4, 1.0, 64), "it")

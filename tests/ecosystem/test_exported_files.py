@@ -24,7 +24,9 @@ RECIPE = Path(__file__).parents[2] / "docs" / "export.md"
 def test_every_cell_computes_in_onnxruntime_what_it_does_in_pytorch(cell, tmp_path):
     found, small = export(tiny_model(cell), byte_tokenizer(), "onnx", tmp_path / "out", "a")
     assert found.difference <= 1e-4 and found.tokens == 64 and small is None
-    assert {"model.onnx", "program.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"model.onnx", "program.json", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -42,7 +44,9 @@ def test_int8_is_smaller_and_its_difference_is_told(tmp_path, capsys):
     for name, flags in {"whole": [], "small": ["--int8"]}.items():
         assert main(["export", str(folder), "--to", "onnx", "--output-dir", str(tmp_path / name), *flags]) == 0
     said = capsys.readouterr().out
-    assert said.count("float32: the largest difference") == 2 and said.count("int8: the largest difference") == 1
+    assert (
+        said.count("float32: the largest difference") == 2 and said.count("int8: the largest difference") == 1
+    )
     sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("small", "whole")]
     assert sizes[0] < 0.5 * sizes[1]
 
@@ -57,7 +61,9 @@ def test_a_cell_that_branches_on_values_is_refused_and_nothing_is_left(tmp_path)
             return plain(self, memory, inputs) if memory.sum() > 0 else memory
 
     cell.__class__ = Branching
-    with pytest.raises(ValueError, match=r"the cell 'gru' cannot be exported .*without branches on their values\."):
+    with pytest.raises(
+        ValueError, match=r"the cell 'gru' cannot be exported .*without branches on their values\."
+    ):
         export(model, byte_tokenizer(), "onnx", tmp_path / "out", "a")
     assert os.listdir(tmp_path) == []
 
