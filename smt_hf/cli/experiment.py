@@ -93,7 +93,7 @@ def carry_out(name: str, folder: Path, runs: list[Run]) -> int:
     quiet()
     for one in runs:
         spec = runner.spec_of(folder, one)
-        ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
+        ask_for_data(spec.dataset, spec.tokenizer, spec.image_column, spec.teacher)
     runner.check(folder, runs)  # a wrong argument is refused before any run
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{name}: {len(runs)} runs, {budget_of(runs)} of training together")

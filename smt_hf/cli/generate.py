@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import load_model
 
+    if args.prompt is None and sys.stdin.isatty():
+        raise ValueError("there is no --prompt; give one, or send the text on standard input.")
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise ValueError("--prompt is empty; give at least one character to continue.")

@@ -3,7 +3,6 @@
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 
 @cache
@@ -35,17 +34,21 @@ def ask_for_model(name: str) -> None:
         raise ValueError(f"model {name} is no folder, and was not downloaded from the Hub before; {why}.")
 
 
-def ask_for_data(dataset: str | None, tokenizer: str | None = None, image_column: str | None = None) -> None:
+def ask_for_data(
+    dataset: str | None,
+    tokenizer: str | None = None,
+    image_column: str | None = None,
+    teacher: str | None = None,
+) -> None:
     """Ask the Hub if one of these is there, so that what reads them need not find out."""
     from smt_hf.data import data_kind
     from smt_hf.data.corpora import PYTHON_DOCS, files_of
     from smt_hf.data.pixels import DIGITS
 
-    named: list[Any] = []
-    if tokenizer not in (None, "byte") and not Path(str(tokenizer)).exists():
-        named.append(tokenizer)
+    names = [name for name in (tokenizer, teacher) if name not in (None, "", "byte")]
+    named = [name for name in names if not Path(str(name)).exists()]
     local = dataset in (None, PYTHON_DOCS, DIGITS) or data_kind(str(dataset), image_column) == "task"
-    if not local and files_of(str(dataset)) is None:
+    if dataset is not None and not local and files_of(dataset) is None:
         named.append(dataset)
     if named:
         from huggingface_hub import constants

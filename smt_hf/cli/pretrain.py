@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.pretraining.stops import Interrupted
 
     spec = spec_of(args)
-    ask_for_data(spec.dataset, spec.tokenizer, spec.image_column)
+    ask_for_data(spec.dataset, spec.tokenizer, spec.image_column, spec.teacher)
     trainer = build(spec, ["smt-hf", *args.words])
     try:
         record = trainer.train(resume=args.resume)

@@ -45,9 +45,10 @@ class SoftTargets:
         half = torch.accelerator.is_available() if half is None else half
         dtype = torch.bfloat16 if half else torch.float32
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
+            model, info = loaded
         except Exception as error:
             raise ValueError(f"teacher {name!r} cannot be loaded: {because(error)}") from error
         if missing := sorted(info["missing_keys"]):

@@ -29,6 +29,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "dmt": ("benchmark-dmt", lambda rows: steps(rows, "rollout")),
         "serve": ("benchmark-serve", serve),
         "serve-readme": ("benchmark-serve", serve_shown),
+        "serve-engine": ("trials-serving", serve_engine),
         "int8-speed": ("trials-int8", int8_speed),
         "int8-bits": ("trials-int8", int8_bits),
         "scaling": ("scaling", scaling),
@@ -113,6 +114,10 @@ def serve(rows: Rows) -> Table:
         for row in rows
     ]  # fmt: skip
     return markdown(head, cells)
+
+
+def serve_engine(rows: Rows) -> Table:
+    return markdown(["what", "found"], [[row["what"], row["found"]] for row in rows])
 
 
 def serve_shown(rows: Rows) -> Table:

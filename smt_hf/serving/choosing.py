@@ -93,7 +93,7 @@ class Choosing:
 
     def process(self, scores: torch.Tensor) -> torch.Tensor:
         """scores (1, V) by all processors, which may look at the ids of the row."""
-        ids = torch.tensor([self.prompt + self.new_ids], device=self.device)
+        ids: Any = torch.tensor([self.prompt + self.new_ids], device=self.device)
         return self.processors(ids, scores)
 
 

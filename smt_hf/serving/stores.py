@@ -202,7 +202,7 @@ class RedisStore:
         for key, value in zip(keys, values, strict=True):
             if value is not None:
                 self.client.expire(b"smt:" + key, self.expiry)
-                return key, value
+                return key, bytes(value)  # type: ignore[arg-type]  # without decode_responses
         return None
 
     def put(self, entries: dict[bytes, bytes]) -> None:

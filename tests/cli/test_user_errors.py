@@ -301,7 +301,6 @@ def test_quickstart_refuses_a_folder_in_use(tmp_path, capfd):
     [
         (["pretrain", "--stepps", "3"], "--stepps"),
         (["evaluate", "x", "--horizont", "3"], "--horizont"),
-        (["generate", "x"], "--prompt"),
         (["train"], "train"),
     ],
 )

@@ -45,7 +45,7 @@ def checkpoint(folder: Path, chat_template: str | None) -> Path:
 
 
 @contextmanager
-def server(folder: Path, *options: str, end: int = signal.SIGINT) -> Iterator[Any]:
+def server(folder: Path, *options: str, end: signal.Signals = signal.SIGINT) -> Iterator[Any]:
     """An `openai` client of a server in a process of its own, which a signal ends within seconds."""
     import openai
 

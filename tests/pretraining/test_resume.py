@@ -361,7 +361,9 @@ def test_torch_load_is_only_ever_called_with_weights_only_and_pickle_never():
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            assert not called.endswith(("load_state", "unpickle")), f"{path}:{node.lineno}"
+            # That of a model reads safetensors; that of Accelerate unpickles.
+            pickled = called.endswith(("load_state", "unpickle")) and not called.endswith("model.load_state")
+            assert not pickled, f"{path}:{node.lineno}"
             if called == "torch.load":
                 found += 1
                 options = {word.arg: ast.unparse(word.value) for word in node.keywords}

@@ -226,14 +226,9 @@ def test_more_requests_than_may_wait_are_turned_away_and_all_of_them_at_the_end(
 def test_only_who_has_the_key_is_answered():
     behind = Behind()
     gate = Gate(behind, "mine", key="sesame")
-    for given in (
-        {},
-        {"authorization": "Bearer wrong"},
-        {"authorization": "sesam"},
-        {"authorization": "Bearer é"},
-    ):
+    for given in ("", "Bearer wrong", "sesam", "Bearer é"):
         for path, method in ((COMPLETIONS, "POST"), ("/v1/models", "GET"), ("/metrics", "GET")):
-            answered = ask(gate, {"prompt": "One"}, path, method, **given)
+            answered = ask(gate, {"prompt": "One"}, path, method, authorization=given)
             assert answered.status == 401 and "sesame" not in answered.body
     assert behind.asked == []
     assert ask(gate, {"prompt": "One"}, authorization="Bearer sesame").status == 200

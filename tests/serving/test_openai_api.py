@@ -60,7 +60,7 @@ def gate(engine: Engine) -> Gate:
 def continued(model: SMTForCausalLM, prompt: str, tokens: int) -> str:
     ids = torch.tensor([list(prompt.encode())])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
-    return byte_tokenizer().decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    return str(byte_tokenizer().decode(out[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 def greedy(**fields: Any) -> dict[str, Any]:
