@@ -1,9 +1,9 @@
-"""Measure the page that `smt-hf export --to web` writes: time to the first token, tokens per second, a long prompt.
+"""Measure the page that `smt-hf export --to web` writes: first token, tokens per second, a long prompt.
 
     PYTHONPATH=tests/ecosystem python studies/measure_page.py PAGE
 
-PAGE is an exported folder. It needs chromium, chromedriver and the extra `ecosystem`; the browser is that of the
-tests. Every figure is printed three times: on a machine that does other work they differ.
+PAGE is an exported folder. It needs chromium, chromedriver and the extra `ecosystem`; the browser is that
+of the tests. Every figure is printed three times: on a machine that does other work they differ.
 """
 
 import sys
