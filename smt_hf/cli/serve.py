@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "--max-queue", int, default=256, at_least=1, at_most=2**20, help="texts that may wait [256]"
     )  # fmt: skip
     add_number(
-        parser, "--threads", int, default=None, at_least=1, at_most=4096, help="of PyTorch [its own choice]"
+        parser, "--threads", int, default=None, at_least=1, at_most=4096, help="of PyTorch [half the cores]"
     )
     parser.add_argument(
         "--state", metavar="FILE", help="a state, from `smt-hf generate --save-state`, to begin with"
@@ -93,11 +93,12 @@ def serve(args: argparse.Namespace, sockets: list[socket.socket], store: Any, ke
     limits = Limits(tokens=args.max_tokens, prompt=args.max_prompt, seconds=args.max_seconds)
     # The thread of the engine gives way to that of the connections more often than every 5 ms.
     sys.setswitchinterval(0.0005)
+    threads = args.threads or max(1, (os.cpu_count() or 2) // 2)  # the others serve the connections
     engine = Engine(
         model,
         max_batch=args.max_batch,
         max_queue=args.max_queue,
-        threads=args.threads,
+        threads=threads,
         store=store,
         start_state=state,
     )

@@ -246,44 +246,64 @@ class Answer:
         await reply.json(200, {**self.head, "object": self.kind, "choices": found, "usage": usage})
 
     async def stream(self, reply: Reply) -> None:
+        if self.chat:
+            for place in range(len(self.choices)):
+                await self.piece(reply, place, {"delta": {"role": "assistant", "content": ""}})
+        if len(self.choices) == 1:
+            async for shown, tokens in self.pieces(0):
+                await self.part(reply, 0, shown, tokens)
+            await self.last(reply, 0)
+        else:
+            await self.merged(reply)
+        if self.asked["include_usage"]:
+            await self.chunk(reply, [], usage=self.api.usage(self.prompts, self.choices))
+        await reply.event("[DONE]")
+        await reply.end()
+
+    async def merged(self, reply: Reply) -> None:
+        """The pieces of several choices, as they come."""
         queue: asyncio.Queue[tuple[int, str, list[Token]] | int] = asyncio.Queue(BUFFER)
 
-        async def of(place: int, choice: Choice) -> None:
-            first = True
-            async for shown, tokens in self.api.pieces(choice, self.most):
-                if first:
-                    before, read = self.echo(place)
-                    shown, tokens, first = before + shown, read + tokens, False
+        async def of(place: int) -> None:
+            async for shown, tokens in self.pieces(place):
                 await queue.put((place, shown, tokens))
             await queue.put(place)
 
         async def send() -> None:
             left = len(self.choices)
-            if self.chat:
-                for place in range(left):
-                    await self.piece(reply, place, {"delta": {"role": "assistant", "content": ""}})
             while left:
                 match await queue.get():
                     case (place, text, tokens):
-                        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
-                        await self.piece(reply, place, {**said, "logprobs": self.logprobs(place, tokens)})
+                        await self.part(reply, place, text, tokens)
                     case place:
                         left -= 1
-                        last: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-                        reason = self.choices[place].reason
-                        await self.piece(reply, place, {**last, "logprobs": None, "finish_reason": reason})
+                        await self.last(reply, place)
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                for place, choice in enumerate(self.choices):
-                    tasks.create_task(of(place, choice))
+                for place in range(len(self.choices)):
+                    tasks.create_task(of(place))
                 tasks.create_task(send())
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        if self.asked["include_usage"]:
-            await self.chunk(reply, [], usage=self.api.usage(self.prompts, self.choices))
-        await reply.event("[DONE]")
-        await reply.end()
+
+    async def pieces(self, place: int) -> AsyncIterator[tuple[str, list[Token]]]:
+        """Of one choice, the prompt before the first if it is asked for."""
+        first = bool(self.asked.get("echo"))
+        async for shown, tokens in self.api.pieces(self.choices[place], self.most):
+            if first:
+                before, read = self.echo(place)
+                shown, tokens, first = before + shown, read + tokens, False
+            yield shown, tokens
+
+    async def part(self, reply: Reply, place: int, text: str, tokens: list[Token]) -> None:
+        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        await self.piece(reply, place, {**said, "logprobs": self.logprobs(place, tokens)})
+
+    async def last(self, reply: Reply, place: int) -> None:
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        reason = self.choices[place].reason
+        await self.piece(reply, place, {**said, "logprobs": None, "finish_reason": reason})
 
     async def piece(self, reply: Reply, place: int, choice: dict[str, Any]) -> None:
         await self.chunk(reply, [{"index": place, "finish_reason": None, **choice}])
