@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -116,6 +117,8 @@ def serve(args: argparse.Namespace, sockets: list[socket.socket], store: Any, ke
             else:
                 super().handle_exit(number, frame)
 
+    gc.collect()
+    gc.freeze()  # what is loaded stays: later collections look at requests alone, and are short
     config = uvicorn.Config(gate, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     print(f"serving {args.model} on http://{args.host}:{args.port}/v1", file=sys.stderr)
     try:
