@@ -52,7 +52,7 @@ def memory() -> int:
 def growth(model, few: int, many: int) -> str:
     """Bytes of the process after many requests over those after few, with a store of states.
 
-    oneDNN keeps a product for each number of rows that it has met, so the first thousands of requests cost room.
+    oneDNN keeps a product for each number of rows that it has met: the first thousands of requests cost room.
     """
     short = GenerationConfig(max_new_tokens=2, do_sample=True)
     with Engine(model, store=open_store("memory", 2**22)) as engine:
