@@ -60,7 +60,7 @@ def test_the_decode_picture_has_speed_by_context_and_the_state_after_the_most_to
 def test_every_stored_record_is_read_and_drawn(path):
     record = read_benchmarks(STORED)[path.stem]
     picture = DRAW[record["what"]](record["rows"])
-    if len({one["context"] for one in record["rows"]}) > 1 or record["what"] in ("prefill", "dmt"):
+    if len({one["context"] for one in record["rows"]}) > 1 or record["what"] in ("prefill", "dmt", "serve"):
         assert all(
             one["model"].removeprefix("smt-") in picture.alt or record["what"] == "dmt"
             for one in record["rows"]
