@@ -204,7 +204,8 @@ def serve(rows: list[dict[str, Any]]) -> Picture:
     axis = axes[0, 0]
     for (model, server), values in found.items():
         dashed = {"linestyle": "--"} if "batching" in server else {}
-        axis.plot(list(values), list(values.values()), label=f"{model}, {server}", linewidth=2,
+        label = f"{model}, batched" if dashed else model
+        axis.plot(list(values), list(values.values()), label=label, linewidth=2,
                   **model_look(model, models), **dashed)  # fmt: skip
     powers_of_two(axis, counts, [str(count) for count in counts])
     axis.set_yscale("log")
