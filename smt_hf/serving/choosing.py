@@ -82,9 +82,6 @@ class Choosing:
         self.generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
         self.draws: list[float] = []
 
-    def take(self, token: int) -> None:
-        self.new_ids.append(token)
-
     def draw(self) -> float:
         """The next random number of this request, in [0, 1)."""
         if not self.draws:
@@ -130,32 +127,6 @@ class Part:
         return scores if self.all else scores[self.index]
 
 
-class Chooser:
-    """Called with the rows of a batch and their logits (n, V); the parts are found anew when rows change."""
-
-    def __init__(self, model: Any):
-        self.device = model.device
-        self.parts: list[Part] | None = None
-
-    def rows_changed(self) -> None:
-        self.parts = None
-
-    def __call__(
-        self, rows: list[Choosing], logits: torch.Tensor
-    ) -> tuple[torch.Tensor, list[Token], dict[int, Exception]]:
-        """(ids (n,), their tokens, what a row's own processor or sampling raised, by place)."""
-        if self.parts is None:
-            self.parts = parts_of(rows, logits.device)
-        return choose(rows, self.parts, logits.float())
-
-    @staticmethod
-    def once(
-        rows: list[Choosing], logits: torch.Tensor
-    ) -> tuple[torch.Tensor, list[Token], dict[int, Exception]]:
-        """The same for rows that come together this once."""
-        return choose(rows, parts_of(rows, logits.device), logits.float())
-
-
 def parts_of(rows: list[Choosing], device: torch.device) -> list[Part]:
     groups: dict[Any, list[int]] = {}
     for place, row in enumerate(rows):
@@ -167,7 +138,12 @@ def parts_of(rows: list[Choosing], device: torch.device) -> list[Part]:
 def choose(
     rows: list[Choosing], parts: list[Part], logits: torch.Tensor
 ) -> tuple[torch.Tensor, list[Token], dict[int, Exception]]:
+    """rows (n) and their logits (n, V) → ids (n,), their tokens, and what a row's processor or sampling raised.
+
+    parts: of `parts_of`, for as long as the rows are the same.
+    """
     failures: dict[int, Exception] = {}
+    logits = logits.float()
     if len(parts) == 1 and not parts[0].first.sampled and not parts[0].first.processors:
         ids = logits.argmax(-1)
     else:
@@ -175,8 +151,16 @@ def choose(
         for part in parts:
             try:
                 ids[part.index] = choose_part(part, part.of(logits))
-            except Exception as error:  # of a processor: a group's are the library's, so it is one row's own
-                failures |= dict.fromkeys(part.places, error)
+            except Exception as failure:  # of one row's processor or scores: each row answers for itself
+                if len(part.places) == 1:
+                    failures[part.places[0]] = failure
+                    continue
+                for place, row in zip(part.places, part.rows, strict=True):
+                    alone = Part([place], [row], len(rows), logits.device)
+                    try:
+                        ids[place] = choose_part(alone, alone.of(logits))[0]
+                    except Exception as error:
+                        failures[place] = error
     chosen = ids.tolist()
     tokens = [Token(one) for one in chosen]
     asked = [place for place, row in enumerate(rows) if row.logprobs is not None]
@@ -202,8 +186,10 @@ def choose_part(part: Part, scores: torch.Tensor) -> torch.Tensor:
         raise ValueError("the scores are not finite")
     drawn = torch.tensor([row.draw() for row in part.rows], device=scores.device)[:, None]
     below = probabilities.cumsum(-1)
-    # The first token up to which more than the drawn share of all probability lies.
-    return (below <= drawn * below[:, -1:]).sum(-1).clamp(max=scores.shape[-1] - 1)
+    whole = below[:, -1:]
+    # The first token up to which more than the drawn share of all probability lies. By rounding that may be
+    # none: then the last one that adds any.
+    return torch.minimum((below <= drawn * whole).sum(-1), (below < whole).sum(-1))
 
 
 def tokens_with(said: torch.Tensor, ids: list[int], most: int) -> list[Token]:

@@ -7,8 +7,7 @@ join and leave between iterations, so nobody waits for the end of another's text
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ import torch
 from smt_hf.models.prepacked_linear import prepacked_weights
 from smt_hf.models.state_cache import memory_layer
 
-from .choosing import Chooser, Choosing
+from .choosing import Choosing, Part, choose, parts_of
 from .prompts import Row, read_tokens
 from .state_store import Conversations
 from .step import Stepper
@@ -26,9 +25,7 @@ from .stream import QueueFull, ShuttingDown, Stream, Token, wake
 PROMPT_CHUNK = 16
 LONE_CHUNK = 256
 MOST_LOGPROBS = 20
-COUNTED = (
-    *("requests", "tokens_read", "tokens_generated", "tokens_from_states", "failed", "cancelled", "steps"),
-)
+COUNTED = "requests", "tokens_read", "tokens_generated", "tokens_from_states", "failed", "cancelled", "steps"
 
 
 class Engine:
@@ -66,8 +63,8 @@ class Engine:
         self.threads = threads
         self.start = self._start(start_state)
         self.conversations = None if store is None else Conversations(store, model, self.start)
-        self.choose = Chooser(model)
-        self.waiting: deque[tuple[list[int], Stream, Choosing]] = deque()
+        self.parts: list[Part] | None = None  # of the rows that generate; found anew when these change
+        self.waiting: deque[Row] = deque()
         self.reading: list[Row] = []
         self.rows: list[Row] = []  # those that generate, in the order of the matrix
         self.memory = self.start[None][:0]  # (n, K, D)
@@ -81,8 +78,8 @@ class Engine:
     @torch.no_grad()
     def _start(self, state: Any) -> torch.Tensor:
         """The memory (K, D) of a text before its first token."""
-        core = self.model.model
-        return core.memory_before(None if state is None else memory_layer(state), 1)[0].clone()
+        layer = None if state is None else memory_layer(state)
+        return self.model.model.memory_before(layer, 1)[0].clone()
 
     # ------------------------------------------------------------ what others call, from any thread
 
@@ -95,6 +92,7 @@ class Engine:
         logprobs: int | None = None,
         prompt_logprobs: bool = False,
         logits_processor: Sequence[Any] = (),
+        ends: Callable[[int], bool] | None = None,
     ) -> Stream:
         """Continue `input_ids`; the tokens come out of the stream that is returned, as they are made.
 
@@ -103,8 +101,10 @@ class Engine:
         logprobs: how many of the most probable tokens come with each token, besides its own; None: nothing.
         prompt_logprobs: whether `stream.prompt_logprobs` shall have those of the prompt, from its second token.
         logits_processor: `LogitsProcessor`s of this request, called with its ids (1, t) and scores (1, V).
+        ends: called with each new token in the engine's thread; a text ends with the first that it is true of.
 
-        Raises ValueError for what cannot be done, QueueFull, and ShuttingDown after `close`.
+        The store is asked in the thread of the caller, and may keep it waiting. Raises ValueError for what
+        cannot be done, QueueFull, and ShuttingDown after `close`.
         """
         ids = [int(one) for one in input_ids]
         size = self.model.config.vocab_size
@@ -115,18 +115,19 @@ class Engine:
         if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
             raise ValueError(f"logprobs is {logprobs}; it must be 0 to {MOST_LOGPROBS}.")
         choosing = Choosing(self.model, generation_config, ids, seed, logprobs, logits_processor)
-        stream = Stream(self, len(ids), prompt_logprobs)
+        row = Row(ids, Stream(len(ids), prompt_logprobs), choosing, self.start, ends)
         if self.conversations is not None and not prompt_logprobs:
-            stream.found = self.conversations.longest(ids)
+            row.take_up(self.conversations.longest(ids))
         with self.changed:
             if self.closing:
                 raise ShuttingDown("the engine is shutting down; ask again later.")
+            self._forget_cancelled()
             if len(self.waiting) >= self.max_queue:
                 raise QueueFull(f"{self.max_queue} requests are waiting already; ask again later.")
-            self.waiting.append((ids, stream, choosing))
+            self.waiting.append(row)
             self.counts["requests"] += 1
             self.changed.notify()
-        return stream
+        return row.stream
 
     def generate(
         self, prompts: Iterable[Sequence[int]], generation_config: Any = None, **options: Any
@@ -135,7 +136,7 @@ class Engine:
         answers: list[list[int]] = []
         streams: deque[Stream] = deque()
         for prompt in prompts:
-            if len(streams) == self.max_batch:
+            if len(streams) == min(self.max_batch, self.max_queue):
                 answers.append([token.id for token in streams.popleft().collect()])
             streams.append(self.submit(prompt, generation_config, **options))
         return answers + [[token.id for token in stream.collect()] for stream in streams]
@@ -171,17 +172,14 @@ class Engine:
     def _run(self) -> None:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        with ExitStack() as stack:
-            stack.enter_context(prepacked_weights(self.model))
+        with prepacked_weights(self.model):
             self.step = Stepper(self.model)
             while self._wait():
                 self._iterate()
-        woken = []
-        for row in (*self.rows, *self.reading):
-            woken += row.stream.finish("cancelled")
-        for _, stream, _ in self.waiting:
-            woken += stream.finish("cancelled")
-        wake(woken)
+        left = [*self.rows, *self.reading, *self.waiting]
+        for row in left:
+            row.stream.finish("cancelled")
+        wake(row.stream for row in left)
 
     def _wait(self) -> bool:
         """Until there is something to do; False when that is nothing any more."""
@@ -196,89 +194,100 @@ class Engine:
 
     def _iterate(self) -> None:
         woken: list[Stream] = []
-        self._drop_cancelled(woken)
-        while self.waiting and len(self.rows) + len(self.reading) < self.max_batch:
-            self._join(*self.waiting.popleft())
         try:
+            self._drop_cancelled(woken)
+            self._join()
             if self.rows:
                 self._advance(woken)
             if self.reading:
                 self._read(woken)
         except Exception as error:  # whatever happens to a step, out of memory say, happens to all rows in it
             for row in (*self.rows, *self.reading):
-                woken += row.stream.finish("error", error)
+                row.stream.finish("error", error)
+                woken.append(row.stream)
             self.counts["failed"] += len(self.rows) + len(self.reading)
             self.reading = []
             self._keep([])
         wake(woken)
 
-    def _join(self, ids: list[int], stream: Stream, choosing: Choosing) -> None:
-        if stream.cancelled:
-            self.counts["cancelled"] += 1
-            wake(stream.finish("cancelled"))
-            return
-        read, memory = 0, self.start
-        if stream.found is not None:
-            read, kept = stream.found
-            memory, stream.found = kept.to(self.start.device), None
-            stream.cached_tokens = read
-            self.counts["tokens_from_states"] += read
-        self.reading.append(Row(ids, stream, choosing, memory, read))
+    def _join(self) -> None:
+        """Rows for those that waited longest."""
+        with self.changed:
+            self._forget_cancelled()
+            free = self.max_batch - len(self.rows) - len(self.reading)
+            joining = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        for row in joining:
+            self.counts["tokens_from_states"] += row.read
+        self.reading += joining
+
+    def _forget_cancelled(self) -> None:
+        """End the requests that were given up while they waited. The lock is held."""
+        gone = [row for row in self.waiting if row.stream.cancelled]
+        if gone:
+            self.waiting = deque(row for row in self.waiting if row not in gone)
+            self.counts["cancelled"] += len(gone)
+            for row in gone:
+                row.stream.finish("cancelled")
+            wake(row.stream for row in gone)
 
     def _drop_cancelled(self, woken: list[Stream]) -> None:
-        if not any(row.stream.cancelled for row in (*self.rows, *self.reading)):
+        # Asked once: who gives a row up between two looks would be dropped without an end.
+        gone = {row for row in (*self.rows, *self.reading) if row.stream.cancelled}
+        if not gone:
             return
-        for rows in (self.rows, self.reading):
-            gone = [row for row in rows if row.stream.cancelled]
-            for row in gone:
-                woken += row.stream.finish("cancelled")
-            self.counts["cancelled"] += len(gone)
-        if any(row.stream.cancelled for row in self.rows):
-            self._keep([place for place, row in enumerate(self.rows) if not row.stream.cancelled])
-        self.reading = [row for row in self.reading if not row.stream.cancelled]
+        for row, memory in zip(self.rows, self.memory, strict=True):
+            if row in gone:
+                self._remember(row, memory)
+        for row in gone:
+            row.stream.finish("cancelled")
+            woken.append(row.stream)
+        self.counts["cancelled"] += len(gone)
+        self._keep([place for place, row in enumerate(self.rows) if row not in gone])
+        self.reading = [row for row in self.reading if row not in gone]
+
+    def _remember(self, row: Row, memory: torch.Tensor) -> None:
+        """Keep the state (K, D) of a row that generated: it has read all but the last of its tokens."""
+        if self.conversations is not None:
+            self.conversations.keep([*row.ids, *row.choosing.new_ids[:-1]], memory)
 
     def _keep(self, places: list[int]) -> None:
         """The rows at these places of the matrix stay."""
         index = torch.tensor(places, dtype=torch.long, device=self.memory.device)
         self.rows = [self.rows[place] for place in places]
         self.memory, self.tokens = self.memory[index], self.tokens[index]
-        self.choose.rows_changed()
+        self.parts = None
 
     def _advance(self, woken: list[Stream]) -> None:
         """One step of all rows that generate."""
         self.memory, logits = self.step(self.memory, self.tokens)
         self.counts["steps"] += 1
-        ids, chosen, failures = self.choose([row.choosing for row in self.rows], logits)
+        wishes = [row.choosing for row in self.rows]
+        self.parts = self.parts or parts_of(wishes, logits.device)
+        ids, chosen, failures = choose(wishes, self.parts, logits)
         self.tokens = ids
         staying = []
         for place, (row, token) in enumerate(zip(self.rows, chosen, strict=True)):
-            if failure := failures.get(place):
-                woken += self._fail(row, failure)
-            elif self._give(row, token, woken, self.memory[place]):
+            if self._give(row, token, failures.get(place), self.memory[place]):
                 staying.append(place)
+            woken.append(row.stream)
         if len(staying) < len(self.rows):
             self._keep(staying)
 
-    def _give(self, row: Row, token: Token, woken: list[Stream], memory: torch.Tensor) -> bool:
+    def _give(self, row: Row, token: Token, failure: Exception | None, memory: torch.Tensor) -> bool:
         """Hand out a token; whether the row goes on. memory (K, D): without this token."""
-        row.generated += 1
+        if failure is not None:
+            self.counts["failed"] += 1
+            row.stream.finish("error", failure)
+            return False
         self.counts["tokens_generated"] += 1
-        row.choosing.take(token.id)
-        woken += row.stream.put(token)
-        if token.id in row.choosing.ends:
-            reason = "stop"
-        elif row.generated >= row.choosing.max_new_tokens:
-            reason = "length"
-        else:
+        row.choosing.new_ids.append(token.id)
+        row.stream.tokens.append(token)
+        reason = row.ended_by(token.id)
+        if reason is None:
             return True
-        if self.conversations is not None:
-            self.conversations.keep([*row.ids, *row.choosing.new_ids[:-1]], memory)
-        woken += row.stream.finish(reason)
+        self._remember(row, memory)
+        row.stream.finish(reason)
         return False
-
-    def _fail(self, row: Row, error: Exception) -> list[Stream]:
-        self.counts["failed"] += 1
-        return row.stream.finish("error", error)
 
     def _read(self, woken: list[Stream]) -> None:
         """A chunk of each prompt; those that are through get their first token."""
@@ -294,18 +303,18 @@ class Engine:
         self.reading = [row for row in rows if row.read < len(row.ids)]
         memory = torch.stack([row.memory for row in through])
         logits = self.model.lm_head(self.model.model.read_out(memory))
-        ids, chosen, failures = self.choose.once([row.choosing for row in through], logits)
+        wishes = [row.choosing for row in through]
+        ids, chosen, failures = choose(wishes, parts_of(wishes, logits.device), logits)
         staying = []
         for place, (row, token) in enumerate(zip(through, chosen, strict=True)):
             if self.conversations is not None:
                 self.conversations.keep(row.ids, row.memory)
-            if failure := failures.get(place):
-                woken += self._fail(row, failure)
-            elif self._give(row, token, woken, row.memory):
+            if self._give(row, token, failures.get(place), row.memory):
                 staying.append(place)
+            woken.append(row.stream)
         if staying:
             index = torch.tensor(staying, device=memory.device)
             self.rows += [through[place] for place in staying]
             self.memory = torch.cat([self.memory, memory[index]])
             self.tokens = torch.cat([self.tokens, ids[index]])
-            self.choose.rows_changed()
+            self.parts = None

@@ -1,5 +1,6 @@
 """Reading prompts: a chunk of several at once, each from its own memory on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,13 +10,32 @@ from .stream import Stream
 
 
 class Row:
-    """A request while it has a slot."""
+    """A request, from when it waits until its text ends."""
 
-    def __init__(self, ids: list[int], stream: Stream, choosing: Choosing, memory: torch.Tensor, read: int):
-        self.ids, self.stream, self.choosing = ids, stream, choosing
-        self.memory = memory  # (K, D) of a row that reads; those that generate are in the engine's matrix
-        self.read = read  # tokens of `ids` that the memory has seen
-        self.generated = 0
+    def __init__(
+        self,
+        ids: list[int],
+        stream: Stream,
+        choosing: Choosing,
+        start: torch.Tensor,
+        ends: Callable[[int], bool] | None = None,
+    ):
+        self.ids, self.stream, self.choosing, self.ends = ids, stream, choosing, ends
+        self.memory = start  # (K, D) of a row that reads; those that generate are in the engine's matrix
+        self.read = 0  # tokens of `ids` that the memory has seen
+
+    def take_up(self, found: tuple[int, torch.Tensor] | None) -> None:
+        """Begin with a stored state, (tokens, memory (K, D)), if there is one."""
+        if found is not None:
+            self.read, memory = found
+            self.memory = memory.to(self.memory.device)
+            self.stream.cached_tokens = self.read
+
+    def ended_by(self, token: int) -> str | None:
+        """Why a text is over with this token, its last; None if it goes on."""
+        if token in self.choosing.ends or (self.ends is not None and self.ends(token)):
+            return "stop"
+        return "length" if len(self.choosing.new_ids) >= self.choosing.max_new_tokens else None
 
 
 def read_tokens(model: Any, rows: list[Row], counts: list[int]) -> None:

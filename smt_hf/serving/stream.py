@@ -32,8 +32,8 @@ class Stream:
     if they were asked for. A stream holds no more tokens than the request may have.
     """
 
-    def __init__(self, engine: Any, prompt_tokens: int, wants_prompt: bool):
-        self.engine, self.prompt_tokens, self.wants_prompt = engine, prompt_tokens, wants_prompt
+    def __init__(self, prompt_tokens: int, wants_prompt: bool):
+        self.prompt_tokens, self.wants_prompt = prompt_tokens, wants_prompt
         self.cached_tokens = 0
         self.found: Any = None  # (tokens, memory) of a stored state
         self.prompt_logprobs: list[Token] = []
@@ -49,15 +49,10 @@ class Stream:
         """Give the row up, at the next step; tokens that were made can still be read."""
         self.cancelled = True
 
-    # ------------------------------------------------------------ the engine's side
+    # ------------------------------------------------------------ the engine's side, which adds to `tokens`
 
-    def put(self, token: Token) -> list["Stream"]:
-        self.tokens.append(token)
-        return [self]
-
-    def finish(self, reason: str, error: Exception | None = None) -> list["Stream"]:
+    def finish(self, reason: str, error: Exception | None = None) -> None:
         self.error, self.finish_reason = error, reason
-        return [self]
 
     # ------------------------------------------------------------ the reader's side
 

@@ -4,16 +4,15 @@ import asyncio
 import itertools
 import random
 import time
-from typing import Any
 
 import pytest
 import torch
 from tiny_engine import END, VOCAB, alone, greedy, random_prompts, tiny_model
 from transformers import GenerationConfig, LogitsProcessor
 
-from smt_hf.serving.choosing import Choosing, choose
+from smt_hf.serving.choosing import Choosing, choose, parts_of
 from smt_hf.serving.engine import Engine
-from smt_hf.serving.stream import QueueFull, ShuttingDown
+from smt_hf.serving.stream import QueueFull, ShuttingDown, Stream
 
 SAMPLED = GenerationConfig(max_new_tokens=12, do_sample=True, temperature=0.7, top_k=8, top_p=0.9)
 
@@ -90,8 +89,7 @@ def test_draws_have_the_probabilities_of_the_processed_scores():
     config = GenerationConfig(max_new_tokens=1, do_sample=True, temperature=0.5, top_k=4)
     rows = [Choosing(model, config, [1], seed, None) for seed in range(2000)]
     scores = torch.randn(VOCAB, generator=torch.Generator().manual_seed(0))
-    with Engine(model) as engine:
-        ids, _, failures = engine.choose.once(rows, scores.expand(len(rows), -1))
+    ids, _, failures = choose(rows, parts_of(rows, scores.device), scores.expand(len(rows), -1))
     assert not failures
     top = scores.topk(4)
     expected = torch.zeros(VOCAB).scatter(0, top.indices, (top.values / 0.5).softmax(0))
@@ -105,15 +103,8 @@ def test_the_first_draw_takes_the_first_token_that_has_any_probability():
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]])
     for drawn, token in ((0.0, 1), (0.49, 1), (0.5, 2), (1 - 2**-24, 2)):
         row.draws = [drawn]
-        ids, _, _ = choose([row], [part_of(row)], logits)
+        ids, _, _ = choose([row], parts_of([row], logits.device), logits)
         assert ids.tolist() == [token]
-
-
-def part_of(row: Choosing) -> Any:
-    from smt_hf.serving.choosing import parts_of
-
-    (part,) = parts_of([row], torch.device("cpu"))
-    return part
 
 
 @pytest.mark.parametrize(
@@ -248,3 +239,63 @@ def test_what_is_under_way_ends_before_the_engine_does():
 def test_what_a_row_cannot_do_is_refused_in_one_sentence(prompt, options, said):
     with Engine(tiny_model()) as engine, pytest.raises(ValueError, match=said):
         engine.submit(prompt, **options)
+
+
+@pytest.mark.parametrize("looks", range(5))
+def test_a_row_that_is_given_up_between_two_looks_has_an_end_too(looks):
+    class Late(Stream):
+        """Given up as soon as it has been looked at so many times."""
+
+        left = looks
+
+        @property
+        def cancelled(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+        @cancelled.setter
+        def cancelled(self, value: bool) -> None:
+            """Nobody else gives it up."""
+
+    with Engine(tiny_model()) as engine:
+        stream = engine.submit([1], greedy(10**6, eos_token_id=END + VOCAB))
+        while not engine.rows:
+            time.sleep(0.001)
+        late = Late(1, False)
+        engine.rows[0].stream = late
+        late.collect()
+    assert late.finish_reason == "cancelled" and stream.finish_reason is None
+
+
+def test_more_prompts_than_may_wait_are_generated_one_after_another():
+    model, prompts = tiny_model(), random_prompts(9)
+    with Engine(model, max_batch=4, max_queue=1) as engine:
+        assert engine.generate(prompts, greedy(5)) == [alone(model, one, greedy(5)) for one in prompts]
+
+
+def test_requests_that_were_given_up_while_they_waited_make_room():
+    model = tiny_model()
+    endless = greedy(10**6, eos_token_id=END + VOCAB)
+    with Engine(model, max_batch=1, max_queue=2) as engine:
+        first = engine.submit([1], endless)
+        next(iter(first))
+        waiting = [engine.submit([2], endless) for _ in range(2)]
+        for stream in waiting:
+            stream.cancel()
+        third = engine.submit([3], greedy(2))
+        assert [stream.collect() for stream in waiting] == [[], []]
+        assert {stream.finish_reason for stream in waiting} == {"cancelled"}
+        first.cancel()
+        assert len(third.collect()) == 2
+
+
+def test_scores_that_are_not_finite_fail_their_row_alone():
+    model, config = tiny_model(), GenerationConfig(max_new_tokens=3, do_sample=True)
+    rows = [Choosing(model, config, [1], seed, None) for seed in range(3)]
+    logits = torch.randn(3, VOCAB)
+    alone_ids, _, _ = choose(rows, parts_of(rows, logits.device), logits)
+    again = [Choosing(model, config, [1], seed, None) for seed in range(3)]
+    broken = logits.clone()
+    broken[1, 5] = float("nan")
+    ids, _, failures = choose(again, parts_of(again, logits.device), broken)
+    assert list(failures) == [1] and ids[[0, 2]].equal(alone_ids[[0, 2]])
