@@ -38,7 +38,7 @@ def hash_weights(model: nn.Module) -> str:
     for name, tensor in itertools.chain(model.state_dict().items(), model.named_buffers()):  # not all are saved
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}, not a tensor")
-        digest.update(tensor.detach().flatten().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,7 +1,6 @@
 """The OpenAI API of one engine: completions, chat, responses, the model, its health and its figures."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
+from .answers import Answer
 from .engine import Engine
 from .fields import CHAT, COMPLETIONS
 from .gate import Limits, Refused, Reply
@@ -18,7 +18,6 @@ from .responses import Responses
 from .stream import QueueFull, ShuttingDown, Stream, Token
 from .text import Text, TokenTexts
 
-BUFFER = 64  # pieces of text between the choices of a request and a client that reads slowly
 NO_CHAT = (
     "this model has no chat template; send the text to be continued to /v1/completions, or set "
     "tokenizer.chat_template and save it with the model."
@@ -98,7 +97,7 @@ class OpenAIApi:
         else:
             await self.responses.answer(asked, reply)
             return
-        choices = self.start(prompts, asked)
+        choices = await self.start(prompts, asked)
         try:
             answer = Answer(self, path, asked, prompts, choices)
             await (answer.stream(reply) if asked.get("stream") else answer.whole(reply))
@@ -127,7 +126,16 @@ class OpenAIApi:
             raise ValueError(f"the prompt has {len(ids):,} tokens; this server reads {self.limits.prompt:,}.")
         return ids
 
-    def start(self, prompts: list[list[int]], asked: dict[str, Any]) -> list[Choice]:
+    async def start(self, prompts: list[list[int]], asked: dict[str, Any]) -> list[Choice]:
+        """As `submit_all`, in a thread: other streams do not wait while a slow store is asked."""
+        submitting = asyncio.ensure_future(asyncio.to_thread(self.submit_all, prompts, asked))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:  # the client left, or took too long; what was submitted is given up
+            submitting.add_done_callback(give_up)
+            raise
+
+    def submit_all(self, prompts: list[list[int]], asked: dict[str, Any]) -> list[Choice]:
         """A choice for each of the n answers to each prompt; none where one of them is refused."""
         choices: list[Choice] = []
         penalties = (asked.get("presence_penalty", 0), asked.get("frequency_penalty", 0))
@@ -153,6 +161,7 @@ class OpenAIApi:
                         logprobs=asked["logprobs"],
                         prompt_logprobs=bool(asked.get("echo")) and asked["logprobs"] is not None,
                         logits_processor=[OpenAIPenalties(len(prompt), *penalties)] if any(penalties) else (),
+                        ends=Text(self.tokenizer, asked["stops"]).ends if asked["stops"] else None,
                     )
                     choices.append(Choice(stream, Text(self.tokenizer, asked["stops"])))
         except BaseException:
@@ -171,11 +180,7 @@ class OpenAIApi:
                 choice.tokens.append(token)
                 waiting.append(token)
                 shown = choice.text.add(token.id)
-                if choice.text.stopped:
-                    choice.stream.cancel()
-                    yield shown, waiting
-                    return
-                if shown:
+                if shown or choice.text.stopped:
                     yield shown, waiting
                     waiting = []
         if (shown := choice.text.end()) or waiting:
@@ -193,121 +198,11 @@ class OpenAIApi:
         }
 
 
+def give_up(submitting: "asyncio.Future[list[Choice]]") -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        for choice in submitting.result():
+            choice.stream.cancel()
+
+
 def kind_of(name: str) -> str:
     return "gauge" if name in ("reading", "generating", "queued") else "counter"
-
-
-class Answer:
-    """The answer to one request of completions or chat, whole or in pieces."""
-
-    def __init__(
-        self, api: OpenAIApi, path: str, asked: dict[str, Any], prompts: list[list[int]], choices: list[Choice]
-    ):
-        self.api, self.asked, self.prompts, self.choices = api, asked, prompts, choices
-        self.chat = path == CHAT
-        prefix, self.kind = ("chatcmpl", "chat.completion") if self.chat else ("cmpl", "text_completion")
-        self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": api.name}
-        # With echo nothing may be asked for, and still the prompt is read.
-        self.most = asked["max_tokens"]
-        self.offsets = [0] * len(choices)
-
-    def echo(self, place: int) -> tuple[str, list[Token]]:
-        """The prompt of a choice as text, and its tokens with their logprobs."""
-        if not self.asked.get("echo"):
-            return "", []
-        ids = self.prompts[place // self.asked["n"]]
-        text = self.api.tokenizer.decode(ids, skip_special_tokens=True)
-        return text, [Token(ids[0]), *self.choices[place].stream.prompt_logprobs]
-
-    def logprobs(self, place: int, tokens: list[Token]) -> dict[str, Any] | None:
-        most = self.asked["logprobs"]
-        if most is None:
-            return None
-        if self.chat:
-            return self.api.token_texts.of_chat(tokens, most)
-        told = self.api.token_texts.of_completion(tokens, most, self.offsets[place])
-        self.offsets[place] += sum(map(len, told["tokens"]))
-        return told
-
-    async def whole(self, reply: Reply) -> None:
-        async def of(place: int, choice: Choice) -> dict[str, Any]:
-            parts, tokens = [], []
-            async for shown, some in self.api.pieces(choice, self.most):
-                parts.append(shown)
-                tokens += some
-            before, read = self.echo(place)
-            text = before + "".join(parts)
-            said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-            told = {"logprobs": self.logprobs(place, read + tokens), "finish_reason": choice.reason}
-            return {"index": place, **said, **told}
-
-        found = await asyncio.gather(*(of(place, choice) for place, choice in enumerate(self.choices)))
-        usage = self.api.usage(self.prompts, self.choices)
-        await reply.json(200, {**self.head, "object": self.kind, "choices": found, "usage": usage})
-
-    async def stream(self, reply: Reply) -> None:
-        if self.chat:
-            for place in range(len(self.choices)):
-                await self.piece(reply, place, {"delta": {"role": "assistant", "content": ""}})
-        if len(self.choices) == 1:
-            async for shown, tokens in self.pieces(0):
-                await self.part(reply, 0, shown, tokens)
-            await self.last(reply, 0)
-        else:
-            await self.merged(reply)
-        if self.asked["include_usage"]:
-            await self.chunk(reply, [], usage=self.api.usage(self.prompts, self.choices))
-        await reply.event("[DONE]")
-        await reply.end()
-
-    async def merged(self, reply: Reply) -> None:
-        """The pieces of several choices, as they come."""
-        queue: asyncio.Queue[tuple[int, str, list[Token]] | int] = asyncio.Queue(BUFFER)
-
-        async def of(place: int) -> None:
-            async for shown, tokens in self.pieces(place):
-                await queue.put((place, shown, tokens))
-            await queue.put(place)
-
-        async def send() -> None:
-            left = len(self.choices)
-            while left:
-                match await queue.get():
-                    case (place, text, tokens):
-                        await self.part(reply, place, text, tokens)
-                    case place:
-                        left -= 1
-                        await self.last(reply, place)
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for place in range(len(self.choices)):
-                    tasks.create_task(of(place))
-                tasks.create_task(send())
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-
-    async def pieces(self, place: int) -> AsyncIterator[tuple[str, list[Token]]]:
-        """Of one choice, the prompt before the first if it is asked for."""
-        first = bool(self.asked.get("echo"))
-        async for shown, tokens in self.api.pieces(self.choices[place], self.most):
-            if first:
-                before, read = self.echo(place)
-                shown, tokens, first = before + shown, read + tokens, False
-            yield shown, tokens
-
-    async def part(self, reply: Reply, place: int, text: str, tokens: list[Token]) -> None:
-        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
-        await self.piece(reply, place, {**said, "logprobs": self.logprobs(place, tokens)})
-
-    async def last(self, reply: Reply, place: int) -> None:
-        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        reason = self.choices[place].reason
-        await self.piece(reply, place, {**said, "logprobs": None, "finish_reason": reason})
-
-    async def piece(self, reply: Reply, place: int, choice: dict[str, Any]) -> None:
-        await self.chunk(reply, [{"index": place, "finish_reason": None, **choice}])
-
-    async def chunk(self, reply: Reply, choices: list[dict[str, Any]], **more: Any) -> None:
-        kind = "chat.completion.chunk" if self.chat else self.kind
-        await reply.event({**self.head, "object": kind, "choices": choices, **more})

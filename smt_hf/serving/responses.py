@@ -35,7 +35,7 @@ class Responses:
 
     async def answer(self, asked: dict[str, Any], reply: Reply) -> None:
         prompts = [self.api.ids_of_chat(self.messages(asked))]
-        (choice,) = choices = self.api.start(prompts, asked)
+        (choice,) = choices = await self.api.start(prompts, asked)
         response = Response(self.api, asked)
         try:
             parts = []

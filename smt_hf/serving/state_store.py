@@ -2,15 +2,17 @@
 
 A state is a few kilobytes, so a conversation is kept instead of being read again at each turn. Keys are keyed
 hashes of ids: the key is the fingerprint of the model, so a state of another model, or from another start, is
-never found. An entry is `HEADER` (tokens read, CRC-32)
-and the memory, (K, D) float32; what is damaged counts as absent.
+never found. An entry is `HEADER` (tokens read, CRC-32) and the memory, (K, D) float32; what is damaged counts
+as absent.
 """
 
 import hashlib
 import logging
 import struct
 import threading
+import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -25,6 +27,8 @@ HEADER = struct.Struct("<QI")
 # A prefix is looked for at multiples of so many tokens first, then at each length beyond the last one found.
 STRIDE = 64
 MOST_PENDING = 1024  # states on their way to a store; more are dropped
+# A store that fails after so many seconds is not asked for a while: requests would wait one after another.
+SLOW, REST = 0.1, 5.0
 
 
 class Store(Protocol):
@@ -38,6 +42,9 @@ class Store(Protocol):
 
     def put(self, entries: dict[bytes, bytes]) -> None:
         """Keep all of these, or none."""
+
+    def used(self, keys: list[bytes]) -> None:
+        """Forget these later than what has not been used since."""
 
     def close(self) -> None: ...
 
@@ -58,6 +65,7 @@ class Conversations:
         self.counts = {"hits": 0, "misses": 0, "kept": 0, "errors": 0, "dropped": 0}
         self.pending: dict[bytes, bytes] = {}
         self.lock = threading.Lock()
+        self.resting = 0.0  # until when, in `time.monotonic()`
         self.writer = ThreadPoolExecutor(1, "smt-states")
 
     def digests(self, ids: list[int]) -> Any:
@@ -75,13 +83,22 @@ class Conversations:
 
     def longest(self, ids: list[int]) -> tuple[int, torch.Tensor] | None:
         """(n, the memory (K, D) after ids[:n]) for the largest n that is kept, or None."""
-        try:
-            found = self._longest(ids)
-        except Exception as error:  # full, locked, gone, of another kind: the text is read instead
-            self._failed(error)
-            found = None
+        found = self._asked(self._longest, ids)
         self.counts["misses" if found is None else "hits"] += 1
         return found
+
+    def _asked(self, what: Callable[..., Any], *given: Any) -> Any:
+        """What the store answers, or None: full, locked, gone, of another kind. The text is read instead."""
+        began = time.monotonic()
+        if began < self.resting:
+            return None
+        try:
+            return what(*given)
+        except Exception as error:
+            self._failed(error)
+            if time.monotonic() - began > SLOW:
+                self.resting = time.monotonic() + REST
+        return None
 
     def _longest(self, ids: list[int]) -> tuple[int, torch.Tensor] | None:
         of = self.digests(ids)
@@ -100,6 +117,7 @@ class Conversations:
             if stored is not None and (value is None or keys[stored[0]] > keys[value[0]]):
                 value = stored
             if value is not None and (memory := self._unpacked(value[1], keys[value[0]])) is not None:
+                self.writer.submit(self._asked, self.store.used, [value[0], marks[start]])
                 return keys[value[0]], memory
         return None
 
@@ -125,15 +143,15 @@ class Conversations:
         self.writer.submit(self._put, entries)
 
     def _put(self, entries: dict[bytes, bytes]) -> None:
-        try:
-            self.store.put(entries)
-            self.counts["kept"] += 1
-        except Exception as error:
-            self._failed(error)
+        self._asked(self._store, entries)
         with self.lock:
             for key, value in entries.items():
                 if self.pending.get(key) is value:
                     del self.pending[key]
+
+    def _store(self, entries: dict[bytes, bytes]) -> None:
+        self.store.put(entries)
+        self.counts["kept"] += 1
 
     def _failed(self, error: Exception) -> None:
         if not self.counts["errors"]:

@@ -52,14 +52,16 @@ class MemoryStore:
     def get(self, keys: list[bytes]) -> tuple[bytes, bytes] | None:
         with self.lock:
             young, old = self.states
+            return next(((key, part[key]) for key in keys for part in (young, old) if key in part), None)
+
+    def used(self, keys: list[bytes]) -> None:
+        with self.lock:
             for key in keys:
-                if key in young:
-                    return key, young[key]
-                if key in old:
-                    value = old.pop(key)
-                    self._keep(key, value)
-                    return key, value
-        return None
+                if key in self.marks[1]:
+                    self.marks[1].discard(key)
+                    self._keep(key, b"")
+                elif key in self.states[1]:
+                    self._keep(key, self.states[1].pop(key))
 
     def put(self, entries: dict[bytes, bytes]) -> None:
         with self.lock:
@@ -67,15 +69,19 @@ class MemoryStore:
                 self._keep(key, value)
 
     def _keep(self, key: bytes, value: bytes) -> None:
-        if not value:
-            self.bytes += 0 if key in self.marks[0] else self.OVERHEAD_OF_MARK
-            self.marks[0].add(key)
-        else:
-            before = self.states[0].get(key)
-            self.bytes += len(value) - len(before) if before is not None else len(value) + self.OVERHEAD
+        states, marks = self.states[0], self.marks[0]
+        if key in marks:
+            return
+        if key in states:
+            self.bytes -= len(states.pop(key)) + self.OVERHEAD
+        size = len(value) + self.OVERHEAD if value else self.OVERHEAD_OF_MARK
+        if self.bytes + size > self.max_bytes // 2:
+            self.states, self.marks, self.bytes = ({}, states), (set(), marks), 0
+        self.bytes += size
+        if value:
             self.states[0][key] = value
-        if self.bytes > self.max_bytes // 2:
-            self.states, self.marks, self.bytes = ({}, self.states[0]), (set(), self.marks[0]), 0
+        else:
+            self.marks[0].add(key)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -157,6 +163,12 @@ class SQLiteStore:
             if self.puts % SIZE_EVERY == 0:
                 self._forget()
 
+    def used(self, keys: list[bytes]) -> None:
+        now = time.time()
+        with self.lock, self.connection:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.connection.executemany("UPDATE states SET at=? WHERE key=?", [(now, key) for key in keys])
+
     def _forget(self) -> None:
         """The oldest of a full file, down to nine tenths of it; SQLite fills the room that they leave."""
         names = ("page_count", "freelist_count", "page_size")
@@ -201,7 +213,6 @@ class RedisStore:
         values = self.client.mget([b"smt:" + key for key in keys]) if keys else []
         for key, value in zip(keys, values, strict=True):
             if value is not None:
-                self.client.expire(b"smt:" + key, self.expiry)
                 return key, bytes(value)  # type: ignore[arg-type]  # without decode_responses
         return None
 
@@ -209,6 +220,12 @@ class RedisStore:
         pipeline = self.client.pipeline(transaction=True)
         for key, value in entries.items():
             pipeline.set(b"smt:" + key, value, ex=self.expiry)
+        pipeline.execute()
+
+    def used(self, keys: list[bytes]) -> None:
+        pipeline = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.expire(b"smt:" + key, self.expiry)
         pipeline.execute()
 
     def close(self) -> None:

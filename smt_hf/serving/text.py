@@ -28,6 +28,11 @@ class Text:
         self.undecoded = []
         return self._show(piece)
 
+    def ends(self, token: int) -> bool:
+        """Whether the text is over with this token: what the engine asks of a copy of its own."""
+        self.add(token)
+        return self.stopped
+
     def end(self) -> str:
         """What was held back, when no more tokens come."""
         rest = self.tokenizer.decode(self.undecoded, skip_special_tokens=True) if self.undecoded else ""

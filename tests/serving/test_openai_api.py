@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -166,6 +167,31 @@ def test_a_response_goes_on_from_the_one_before_and_reads_only_what_is_new(gate,
     )
     gone = ask(gate, {**asked, "previous_response_id": "resp_0"}, RESPONSES)
     assert gone.status == 404 and "resp_0" in gone.sentence
+
+
+def test_what_a_stop_string_ended_is_not_read_again(model):
+    text = continued(model, "Once upon", 12)
+    with Engine(model, store=MemoryStore()) as engine:
+        gate = Gate(OpenAIApi(engine, byte_tokenizer(), "mine", Limits()), "mine")
+        stopped = ask(gate, greedy(prompt="Once upon", stop=text[8])).json
+        assert stopped["choices"][0]["text"] == text[: text.index(text[8])]
+        said = "Once upon" + text[: text.index(text[8]) + 1]
+        usage = ask(gate, greedy(prompt=said + " more")).json["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == len(said) - 1
+
+
+def test_the_store_is_asked_beside_the_event_loop(model):
+    threads: list[int] = []
+
+    class Watched(MemoryStore):
+        def known(self, keys):
+            threads.append(threading.get_ident())
+            return super().known(keys)
+
+    with Engine(model, store=Watched()) as engine:
+        gate = Gate(OpenAIApi(engine, byte_tokenizer(), "mine", Limits()), "mine")
+        assert ask(gate, greedy(prompt="Once upon")).status == 200
+    assert threads and threading.get_ident() not in threads
 
 
 def test_penalties_and_bias_change_what_is_said(gate, model):

@@ -155,10 +155,65 @@ def test_memory_is_bounded_and_keeps_what_was_used_last():
     store = MemoryStore(max_bytes=10 * (100 + MemoryStore.OVERHEAD))
     for number in range(100):
         store.put({bytes([number]): bytes(100)})
+        store.used([b"\0"])
         assert store.get([b"\0"])  # used all the time
         held = sum(map(len, store.states))
         assert held <= 10 and store.known([bytes([n]) for n in range(number - 2, number + 1) if n >= 0])
         assert bytes([number]) in store.known([bytes([number])])
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_state_that_is_used_again_and_again_is_found_when_all_others_are_forgotten(
+    kind, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stores, "SIZE_EVERY", 8)
+    url = "memory" if kind == "memory" else f"sqlite:///{tmp_path}/states.db"
+    kept = Conversations(open_store(url, max_bytes=60_000), tiny_model(), START)
+    often = list(range(40)) * 5
+    kept.keep(often, START + 7)
+    for number in range(600):
+        kept.keep([number % 50, number // 50, *range(90)], START)
+        if number % 5 == 0:
+            settled(kept)
+            found = kept.longest([*often, 1])
+            assert found is not None and found[0] == len(often), number
+    settled(kept)
+    kept.writer.shutdown()
+    assert kept.longest([0, 0, *range(90)]) is None
+    assert kept.counts["errors"] == 0
+
+
+def test_what_redis_keeps_is_kept_for_longer_when_it_is_used(redis_url):
+    store = RedisStore(redis_url, expiry=100)
+    kept = Conversations(store, tiny_model(seed=9), START)
+    kept.keep(list(range(40)) * 3, START)
+    settled(kept)
+    names = list(store.client.scan_iter(b"smt:*"))
+    ours = [name for name in names if store.client.ttl(name) <= 100]
+    assert len(ours) == 2  # the state and its mark
+    for name in ours:
+        store.client.expire(name, 5)
+    assert kept.longest(list(range(40)) * 3) is not None
+    kept.writer.shutdown()
+    assert all(store.client.ttl(name) > 50 for name in ours)
+
+
+def test_a_store_that_hangs_is_not_waited_for_by_one_request_after_another(monkeypatch):
+    class Hanging(MemoryStore):
+        asked = 0
+
+        def known(self, keys):
+            self.asked += 1
+            time.sleep(0.15)
+            raise TimeoutError("no answer")
+
+    kept = Conversations(store := Hanging(), tiny_model(), START)
+    for _ in range(20):
+        assert kept.longest([1, 2, 3]) is None
+    assert store.asked == kept.counts["errors"] == 1 and kept.counts["misses"] == 20
+    monkeypatch.setattr("smt_hf.serving.state_store.time.monotonic", lambda: kept.resting + 1)
+    kept.longest([1, 2, 3])
+    assert store.asked == 2
 
 
 def test_an_idle_conversation_in_memory_costs_its_state_and_at_most_256_bytes_more():
