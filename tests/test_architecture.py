@@ -15,7 +15,7 @@ MAX_LINES = 320
 # room -> the other rooms it may import from
 ROOMS: dict[str, set[str]] = {
     "models": set(),
-    "data": set(),
+    "data": {"example"},
     "runs": {"models", "data"},
     "evaluation": {"models", "data"},
     "reporting": {"models", "data", "runs"},

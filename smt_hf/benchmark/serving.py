@@ -21,8 +21,9 @@ import torch
 
 from smt_hf.data.tokenizer import byte_tokenizer
 
+from .decoding import Subject
 from .measure import state_bytes
-from .models import build_model, count_parameters
+from .models import build_model
 
 PROMPT = "Once more, with other words. "
 ANSWER = 32  # tokens of an answer
@@ -116,40 +117,20 @@ async def conversation(address: str, model: str, turn: int) -> list[float]:
     return seconds
 
 
-def save(model: Any, folder: Path) -> None:
-    """A model that writes as long as it is asked to, with the tokenizer of bytes."""
-    config = model.generation_config
-    config.eos_token_id = config.bos_token_id = None
-    config.pad_token_id = 0
-    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
-        setattr(model.config, name, None)
-    model.save_pretrained(folder)
-    tokenizer = byte_tokenizer()
-    tokenizer.save_pretrained(folder)
-
-
-@torch.no_grad()
-def state_of(model: Any, tokens: int) -> int:
-    """Bytes that a conversation of so many tokens occupies."""
-    outputs = model(torch.zeros(1, tokens, dtype=torch.long), use_cache=True)
-    names = ("cache", "past_key_values", "cache_params")
-    return state_bytes(
-        next(getattr(outputs, name) for name in names if getattr(outputs, name, None) is not None)
-    )
-
-
 def measure_serving(
     models: list[str], parameters: int, streams: list[int], turn: int, repeats: int
 ) -> list[dict[str, Any]]:
     """A row for each server, model and number of streams; the rate is the median of `repeats` rounds."""
     rows = []
     for name in models:
-        model: Any = build_model(name, parameters)
-        about = {"model": name, "parameters": count_parameters(model), "context": TURNS * turn}
-        about["state_bytes"] = state_of(model, TURNS * turn)
+        subject = Subject(name, build_model(name, parameters), torch.device("cpu"), {})
+        read = subject.read(torch.zeros(1, TURNS * turn, dtype=torch.long))
+        about = {"model": name, "parameters": subject.parameters, "context": TURNS * turn}
+        about["state_bytes"] = state_bytes(read)
         for server in SERVERS[name]:
             with tempfile.TemporaryDirectory() as folder:
-                save(model, Path(folder))
+                subject.model.save_pretrained(folder)
+                byte_tokenizer().save_pretrained(folder)
                 try:
                     with serving(server, Path(folder)) as address:
                         found = asyncio.run(load(address, folder, streams, turn, repeats))

@@ -138,11 +138,12 @@ def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(args.output), text)
-    shown = steps_table if args.what in TRAINED else table
-    if args.what == "serve":
-        print(text if args.json else streams_table(rows, args.dollars_per_hour), end="" if args.json else "\n")
+    if args.json:
+        print(text, end="")
+    elif args.what == "serve":
+        print(streams_table(rows, args.dollars_per_hour))
     else:
-        print(text if args.json else shown(rows), end="" if args.json else "\n")
+        print(steps_table(rows) if args.what in TRAINED else table(rows))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Talk to a model: it answers, or goes on with your text, and remembers all of it in one state."""
 
 import argparse
+import copy
 import sys
 from typing import Any
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     talk.say("/help lists what else you can type.")
     while True:
         try:
-            line = input("> ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n") or end(sys.stdin)
+            line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return 0
         if line.strip() == "/quit":
@@ -46,15 +47,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             talk.take(line)
         except (ValueError, OSError) as error:
-            talk.say(f"{error}")
-
-
-def end(lines: Any) -> str:
-    """An empty line of a file or pipe; raises EOFError at its end."""
-    following = lines.readline()
-    if not following:
-        raise EOFError
-    return str(following.rstrip("\n"))
+            talk.say(str(error))
 
 
 class Talk:
@@ -126,14 +119,10 @@ class Talk:
         self.show()
 
     def fork(self) -> None:
-        import copy
-
         self.marks.append((copy.deepcopy(self.state), list(self.unread)))
         self.say(f"mark {len(self.marks)} set")
 
     def back(self) -> None:
-        import copy
-
         if not self.marks:
             raise ValueError("there is no mark; set one with /fork.")
         state, unread = self.marks[-1]

@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .network import ask_for_model
+from smt_hf.example import FOLDER as EXAMPLE
 
-EXAMPLE = str(Path(__file__).parents[1] / "example")  # known without importing what loads it
+from .network import ask_for_model
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """optional: without a model it is the one that comes with the package."""
     what = "folder of a run, or a repository on the Hub"
     if optional:
-        parser.add_argument("model", metavar="MODEL", nargs="?", default=EXAMPLE, help=f"{what} [the example]")
+        options: dict[str, Any] = {"nargs": "?", "default": str(EXAMPLE), "help": f"{what} [the example]"}
     else:
-        parser.add_argument("model", metavar="MODEL", help=what)
+        options = {"help": what}
+    parser.add_argument("model", metavar="MODEL", **options)
     parser.add_argument("--cell", help="module:Class of the model's cell, if it is one of your own")
     parser.add_argument(
         "--trust-remote-code", action="store_true",

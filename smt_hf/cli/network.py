@@ -44,9 +44,10 @@ def ask_for_data(
     from smt_hf.data import data_kind
     from smt_hf.data.corpora import PYTHON_DOCS, files_of
     from smt_hf.data.pixels import DIGITS
+    from smt_hf.data.tokenizer import NAMED
 
-    names = [name for name in (tokenizer, teacher) if name not in (None, "", "byte")]
-    named = [name for name in names if not Path(str(name)).exists()]
+    names = [name for name in (tokenizer, teacher) if name and name not in NAMED]
+    named = [name for name in names if not Path(name).exists()]
     local = dataset in (None, PYTHON_DOCS, DIGITS) or data_kind(str(dataset), image_column) == "task"
     if dataset is not None and not local and files_of(dataset) is None:
         named.append(dataset)

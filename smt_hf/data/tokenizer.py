@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smt_hf.example import FOLDER as EXAMPLE
+
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 
+NAMED = ("byte", "example")  # tokenizers that are here by name, without a file or the Hub
 NO_LIMIT = int(1e30)
 """What `transformers` writes for "no maximum length": a memory reads any number of tokens."""
 
@@ -32,20 +36,13 @@ def _byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else next(others) for byte in range(256)]
 
 
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer whose ids 0 … 255 are the UTF-8 bytes of the text; nothing is added to prompts.
+def text_tokenizer(backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """An ordinary fast tokenizer of a byte-level model that has `END_OF_TEXT` and `PAD`, or gets them.
 
-    `<|endoftext|>` = 256 is beginning and end of text, `<|pad|>` = 257 is padding, on the left, so
-    that generation goes on from the last real token of every row. 258 ids in all. It is an ordinary
-    fast tokenizer: `save_pretrained`, `AutoTokenizer.from_pretrained` and `push_to_hub` work.
+    Padding is on the left, so that generation goes on from the last real token of every row.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=END_OF_TEXT,
@@ -56,6 +53,21 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
         model_max_length=NO_LIMIT,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """A tokenizer whose ids 0 … 255 are the UTF-8 bytes of the text; nothing is added to prompts.
+
+    `<|endoftext|>` = 256 is beginning and end of text, `<|pad|>` = 257 is padding. 258 ids in all. It is an
+    ordinary fast tokenizer: `save_pretrained`, `AutoTokenizer.from_pretrained` and `push_to_hub` work.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return text_tokenizer(backend)
 
 
 def symbol_tokenizer(symbols: Sequence[str]) -> PreTrainedTokenizerBase:
@@ -99,7 +111,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     from transformers import AutoTokenizer
 
     if name == "example":
-        name = str(Path(__file__).parents[1] / "example")
+        name = str(EXAMPLE)
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # `tokenizers` raises nothing more special for files that are damaged

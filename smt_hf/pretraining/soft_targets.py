@@ -95,6 +95,6 @@ def own_tokenizer(teacher: str, asked: str | None) -> Any:
 
 
 def because(error: Exception) -> str:
-    """The first sentence of an error of another library, on one line."""
+    """An error of another library on one line, which is not a long one."""
     said = " ".join(str(error).split())
     return said if len(said) < 300 else said[:300] + " …"

@@ -3,10 +3,9 @@
 import sys
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from smt_hf.data.corpora import read_documents, split_documents
-from smt_hf.data.tokenizer import END_OF_TEXT, NO_LIMIT, PAD
+from smt_hf.data.tokenizer import END_OF_TEXT, PAD, text_tokenizer
 
 
 def main(corpus: str, folder: str, size: str) -> None:
@@ -23,16 +22,7 @@ def main(corpus: str, folder: str, size: str) -> None:
         show_progress=False,
     )
     backend.train_from_iterator(texts["train"], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        pad_token=PAD,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=NO_LIMIT,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    tokenizer = text_tokenizer(backend)
     tokenizer.save_pretrained(folder)
     tokens = sum(len(tokenizer(text)["input_ids"]) for text in texts["validation"])
     size_of = sum(len(text.encode()) for text in texts["validation"])

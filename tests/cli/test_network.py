@@ -81,4 +81,5 @@ def test_what_is_here_asks_nobody(calls, tmp_path, monkeypatch):
     write_corpus(Path("lines.txt"))
     for dataset in ("lines.txt", "*.txt", "retrieval", "digits", "python-docs", None):
         network.ask_for_data(dataset, "byte")
+        network.ask_for_data(dataset, "example")
     assert calls == []
