@@ -80,5 +80,6 @@ __all__ = [
 ]
 
 # `smt-hf --help` need not load torch; a command that loads a model registers it.
-if Path(sys.argv[0] if sys.argv else "").stem != "smt-hf":
+# "-m": `python -m smt_hf` is about to run.
+if Path(sys.argv[0] if sys.argv else "").stem not in ("smt-hf", "-m"):
     register()

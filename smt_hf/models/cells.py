@@ -14,6 +14,7 @@ CELLS: dict[str, type[MemoryCell]] = {
     "lstm": LSTMCell,
     "elman": ElmanCell,
 }
+BUILT_IN_CELLS = tuple(CELLS)
 
 
 def register_cell(name: str, cell_class: type[MemoryCell]) -> None:

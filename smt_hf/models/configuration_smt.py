@@ -30,8 +30,6 @@ LIBRARY_FIELDS = {
     *("model_type", "name_or_path", "num_labels", "output_attentions", "prefix", "processor_class"),
     *("quantization_config", "rope_theta", "tokenizer_class", "torch_dtype", "transformers_weights"),
 }
-# These read the fields of `SMTConfig`; a cell that somebody registers may read others.
-BUILT_IN_CELLS = ("transformer", "mlp", "gru", "lstm", "elman")
 # Fields of every `PreTrainedConfig` that ask for what this model does not do, and the values that do not.
 ONLY_VALUES = {
     "chunk_size_feed_forward": (0,),
@@ -157,7 +155,9 @@ class SMTConfig(OwnFields):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        if self.cell in BUILT_IN_CELLS:
+        from .cells import BUILT_IN_CELLS  # here, so that the command line reads settings without torch
+
+        if self.cell in BUILT_IN_CELLS:  # a cell that somebody registers may have fields of its own
             self.refuse_unknown(kwargs)
         self.set_rotary_base(kwargs.pop("rope_theta", None))
         self.validate_architecture()  # as a plain ValueError; @strict wraps it in an error of its own

@@ -1,6 +1,7 @@
 """What must hold between model, teacher, arguments and data; checked before any work is done."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -101,6 +102,19 @@ def check_consistency(
             f"rollout_length {args.rollout_length} does not fit into a context of {context} tokens; "
             f"use at most {context - 1}."
         )
+
+
+def index_of(state: dict[str, Any], phases: list[Phase], checkpoint: Path) -> int:
+    """The number of the phase that a checkpoint is in. Raises ValueError if the run has none of its name."""
+    names = [phase.name for phase in phases]
+    if "phase" not in state:  # smt-hf 0.1
+        return state["phase_index"]
+    if state["phase"] not in names:
+        raise ValueError(
+            f"{checkpoint} is in phase {state['phase']!r}, and this run has {', '.join(names)}; go on with the "
+            f"version that wrote it."
+        )
+    return names.index(state["phase"])
 
 
 def check_phase(phases: list[Phase], saved: int, progress: float, args: SMTPretrainingArguments) -> None:

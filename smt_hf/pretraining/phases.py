@@ -37,7 +37,8 @@ class PhaseRow:
     `Objective` that it trains. draws: (moment, args) → the random choices of a step, the same on every process,
     and its sequential depth: how many applications of the cell wait for one another.
     share: (args) → its part of the budget. learning_rate: (args) → its peak.
-    needs_teacher: whether it is left out of a run without one. grows: whether it follows the length curriculum.
+    needs_teacher: whether it is left out of a run without one. may_grow: whether it may follow the length
+    curriculum, which the first such phase of a run does.
     at_end, before_evaluation: (teacher, model) → what happens then.
     """
 
@@ -47,7 +48,7 @@ class PhaseRow:
     share: Callable[[Args], float]
     learning_rate: Callable[[Args], float]
     needs_teacher: bool = True
-    grows: bool = True
+    may_grow: bool = True
     at_end: Callable[..., None] | None = None
     before_evaluation: Callable[..., None] | None = None
 
@@ -102,7 +103,7 @@ PHASES: dict[str, PhaseRow] = {
         draws=draws_of_dmt,
         share=lambda args: args.dmt_fraction,
         learning_rate=lambda args: args.dmt_learning_rate,
-        grows=False,
+        may_grow=False,
     ),
     # m_∅ is the encoder's answer until BPTT, which asks no teacher and learns it too.
     "bptt": PhaseRow(
@@ -121,11 +122,13 @@ PHASES: dict[str, PhaseRow] = {
 def phases_of(args: Args) -> list[Phase]:
     """The phases of a run, one after another, each with its stretch of the budget."""
     rows = {name: row for name, row in PHASES.items() if args.method == "smt" or not row.needs_teacher}
-    found, start = [], 0.0
+    found: list[Phase] = []
+    start = 0.0
     for name, row in rows.items():
         share = row.share(args)
         if share > 1e-9:  # fractions are rounded
-            found.append(Phase(name, start, start + share, row.learning_rate(args), row.grows))
+            grows = row.may_grow and not any(phase.grows for phase in found)
+            found.append(Phase(name, start, start + share, row.learning_rate(args), grows))
             start += share
     last = found.pop()
     return [*found, last._replace(end=1.0)]  # not a rounded sum, which a run might never reach

@@ -16,7 +16,7 @@ END_SHARE = 0.1
 
 
 class Phase(NamedTuple):
-    """A stretch of a run, start … end in progress. grows: whether it follows the length curriculum."""
+    """A stretch of a run, start … end in progress. grows: whether its rows grow by the length curriculum."""
 
     name: str
     start: float
@@ -44,11 +44,10 @@ def learning_rate(phase: Phase, progress: float, args: SMTPretrainingArguments) 
 def sequence_length(phase: Phase, progress: float, full: int, args: SMTPretrainingArguments) -> int:
     """Length curriculum: start · (full / start)^(done / curriculum_fraction), in about 12 % steps.
 
-    Rounding to steps keeps the number of different shapes small. Only the first phase grows, and never DMT.
+    Rounding to steps keeps the number of different shapes small.
     """
     start = args.curriculum_start_length
-    later = phase.start > 0 or not phase.grows
-    if start is None or start >= full or later or args.curriculum_fraction == 0:
+    if start is None or start >= full or not phase.grows or args.curriculum_fraction == 0:
         return full
     done = min(1.0, phase_progress(phase, progress) / args.curriculum_fraction)
     levels = max(1, round(6 * math.log2(full / start)))

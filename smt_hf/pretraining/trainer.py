@@ -24,7 +24,7 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_phase, check_processes, claim, trackers_of
+from .checks import check_consistency, check_phase, check_processes, claim, index_of, trackers_of
 from .finishing import finish
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .soft_targets import SoftTargets
@@ -33,7 +33,7 @@ from .teacher import SMTTeacher
 from .validation import validate
 
 # How far a run has come: with the seed, all the state there is beside weights and optimizer.
-COUNTERS = ("step", "phase_index", "seconds", "agreed_seconds", "tokens", "sequential_steps")
+COUNTERS = ("step", "seconds", "agreed_seconds", "tokens", "sequential_steps")
 AGREE_EVERY = 10  # steps
 
 
@@ -304,7 +304,7 @@ class SMTPretrainer:
             "scaler": scaler.state_dict() if scaler is not None else {},
             "torch_rng": torch.get_rng_state(),
         }
-        state = {name: getattr(self, name) for name in COUNTERS}
+        state = {name: getattr(self, name) for name in COUNTERS} | {"phase": self.phases[self.phase_index].name}
         limit = self.args.save_total_limit
         checkpoints.save_checkpoint(self.folder.checkpoints, self._modules(), tensors, state, limit)
 
@@ -312,6 +312,7 @@ class SMTPretrainer:
         state = checkpoints.read_state(checkpoint)
         checkpoints.load_weights(checkpoint, self._modules())
         state.setdefault("agreed_seconds", state["seconds"])  # smt-hf 0.1 did not keep it
+        self.phase_index = index_of(state, self.phases, checkpoint)
         for name in COUNTERS:
             setattr(self, name, state[name])
         tensors = checkpoints.load_tensors(checkpoint)

@@ -1,6 +1,7 @@
 """--help answers for every command: every flag, each with a text."""
 
 import argparse
+import re
 import subprocess
 import sys
 
@@ -79,6 +80,13 @@ def test_help_needs_neither_torch_nor_transformers(command):
     )
     words = [word for word in (command, "--help") if word]
     subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_the_package_runs_as_a_module_and_its_help_needs_no_torch():
+    words = [sys.executable, "-X", "importtime", "-m", "smt_hf", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("usage: smt-hf")
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", preset_names())

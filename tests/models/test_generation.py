@@ -18,7 +18,7 @@ NEW = 12
 
 
 def talking_model(cell: str = "elman", **changes) -> SMTForCausalLM:
-    return tiny_model(cell, seed=SEEDS[cell], **changes)
+    return tiny_model(cell, seed=SEEDS.get(cell, 0), **changes)
 
 
 @torch.no_grad()

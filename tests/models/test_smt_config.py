@@ -10,7 +10,6 @@ from tiny_models import BUILT_IN_CELLS, LeakyCell, is_one_sentence, tiny_config
 from transformers import AutoConfig
 
 from smt_hf import CELLS, SMTConfig, SMTForCausalLM, SMTModel, register_cell
-from smt_hf.models import configuration_smt
 
 NON_DEFAULT: dict[str, Any] = dict(
     vocab_size=11,
@@ -36,7 +35,7 @@ NON_DEFAULT: dict[str, Any] = dict(
 def test_every_field_survives_saving_and_loading(tmp_path):
     SMTConfig(**NON_DEFAULT).save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "configuration_smt.py", "library_names.py"}
+    assert {"config.json", "configuration_smt.py", "library_names.py"} <= names
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "smt"
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is SMTConfig
@@ -130,10 +129,6 @@ def test_a_cell_of_ones_own_may_have_fields_of_its_own(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path, leak=0.5).leak == 0.5
 
 
-def test_the_config_knows_which_cells_are_built_in():
-    assert set(configuration_smt.BUILT_IN_CELLS) == set(BUILT_IN_CELLS) <= CELLS.keys()
-
-
 def test_what_other_tools_wrote_into_a_config_file_is_kept_and_loads(tmp_path):
     """Also in a file of an older `transformers`, which wrote settings of `generate` there."""
     tiny_config().save_pretrained(tmp_path)
@@ -219,7 +214,3 @@ def test_what_is_no_memory_cell_is_an_error(thing, cells):
         register_cell("odd", thing)
     assert is_one_sentence(error.value, "'odd'", "MemoryCell")
     assert "odd" not in cells
-
-
-def test_the_built_in_cells_are_these():
-    assert tuple(CELLS) == BUILT_IN_CELLS

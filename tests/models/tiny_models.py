@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from smt_hf import MemoryCell, SMTConfig, SMTForCausalLM
-
-BUILT_IN_CELLS = ("transformer", "mlp", "gru", "lstm", "elman")
+from smt_hf.models.cells import BUILT_IN_CELLS as BUILT_IN_CELLS
 
 VOCAB, WIDTH, TOKENS, LAYERS = 23, 16, 4, 2
 

@@ -25,6 +25,8 @@ from tiny_training import (
 )
 
 import smt_hf
+from smt_hf.pretraining.checks import index_of
+from smt_hf.pretraining.schedule import Phase
 from smt_hf.pretraining.trainer import Interrupted, SMTPretrainer
 from smt_hf.runs import checkpoints
 
@@ -164,6 +166,15 @@ def test_a_checkpoint_holds_safetensors_counters_and_the_optimizer(tmp_path):
     }
     state = json.loads((folder / "state.json").read_text())
     assert state["format"] == checkpoints.FORMAT and state["step"] == 8
+
+
+def test_a_checkpoint_knows_its_phase_by_name_and_older_ones_by_number(tmp_path):
+    smt, dmt = (Phase(name, start, 1.0, 1e-3) for name, start in (("smt", 0.0), ("dmt", 0.5)))
+    assert index_of({"phase": "dmt"}, [smt, dmt], tmp_path) == 1
+    assert index_of({"phase": "dmt"}, [smt, smt._replace(name="new"), dmt], tmp_path) == 2
+    assert index_of({"phase_index": 1}, [smt, dmt], tmp_path) == 1
+    with pytest.raises(ValueError, match=r"is in phase 'gone', and this run has smt, dmt; go on with"):
+        index_of({"phase": "gone"}, [smt, dmt], tmp_path)
 
 
 def test_half_a_checkpoint_is_never_picked_up(tmp_path, capsys):

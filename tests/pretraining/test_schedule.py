@@ -15,7 +15,7 @@ from smt_hf.data.dataset import as_sequence_dataset, prompt_length
 from smt_hf.data.tasks import ReverseCopyTask
 from smt_hf.pretraining import phases, schedule
 from smt_hf.pretraining.batching import StepSampler, batches_at_length
-from smt_hf.pretraining.phases import Moment, phases_of
+from smt_hf.pretraining.phases import PHASES, Moment, phases_of
 from smt_hf.pretraining.schedule import Phase
 from smt_hf.runs.arguments import SMTPretrainingArguments
 
@@ -103,13 +103,19 @@ def test_sequences_grow_geometrically_from_the_start_length_to_the_full_one():
     assert len(set(lengths)) <= 25
 
 
-def test_only_the_first_phase_has_a_curriculum():
-    assert schedule.sequence_length(DMT, 0.6, 256, curriculum()) == 256
+def test_only_a_phase_that_grows_has_a_curriculum():
     assert schedule.sequence_length(Phase("dmt", 0.0, 1.0, 1.0, grows=False), 0.0, 256, curriculum()) == 256
-    assert schedule.sequence_length(Phase("bptt", 0.6, 1.0, 1.0), 0.6, 256, curriculum()) == 256
     assert schedule.sequence_length(Phase("bptt", 0.0, 1.0, 1.0), 0.0, 256, curriculum()) == 16
     assert schedule.sequence_length(SMT, 0.0, 256, tiny_arguments(HERE)) == 256
     assert schedule.sequence_length(SMT, 0.0, 12, curriculum()) == 12  # shorter than where it would start
+
+
+def test_the_first_phase_that_may_grow_does_and_no_later_one(monkeypatch):
+    args = tiny_arguments(HERE, dmt_fraction=0.25, bptt_fraction=0.25)
+    assert [phase.grows for phase in phases_of(args)] == [True, False, False]
+    before = PHASES["dmt"]
+    monkeypatch.setattr("smt_hf.pretraining.phases.PHASES", {"before": before, **PHASES})
+    assert [phase.grows for phase in phases_of(args)] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["smt", "dmt", "bptt"])
