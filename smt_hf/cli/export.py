@@ -13,9 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, optional=True)
     parser.add_argument("--to", required=True, choices=("onnx", "openvino", "web"), help="which runtime")
     parser.add_argument("--output-dir", required=True, type=Path, help="a new folder")
-    parser.add_argument(
-        "--int8", action="store_true", help="weights and products of 8 bits, a quarter of the size"
-    )
+    parser.add_argument("--int8", action="store_true", help="with onnx and web: weights and products of 8 bits")
     parser.add_argument(
         "--runtime", metavar="DIR", type=Path,
         help="with web: the folder dist of onnxruntime-web, which is copied; without it the page uses a CDN",

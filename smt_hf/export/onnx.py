@@ -54,7 +54,13 @@ def onnx_run(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise ValueError(
+            f"onnxruntime {onnxruntime.__version__} cannot run the program ({cause_of(error)}); "
+            f"pip install -U onnxruntime."
+        ) from error
 
     def run(token: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, after = session.run(["logits", "next_memory"], {"token": token, "memory": memory})

@@ -135,6 +135,20 @@ def test_greedy_tokens_are_pytorchs_and_the_state_keeps_its_size(page, model):
     ) * (2 * 2 * D * 4)
 
 
+def test_any_of_several_end_tokens_ends_the_text(browser, model, folder):
+    expected, _ = greedy(model, load_tokenizer("example")(PROMPT)["input_ids"], 20)
+    end = next(token for token in expected[5:] if token not in expected[:5])
+    manifest = (folder / "model.json").read_text("utf-8")
+    about = {**json.loads(manifest), "eos": [0, end]}
+    (folder / "model.json").write_text(json.dumps(about), "utf-8")
+    try:
+        page = Page(*browser)
+        page.generate(PROMPT, 20)
+        assert page.ids() == expected[: expected.index(end) + 1]
+    finally:
+        (folder / "model.json").write_text(manifest, "utf-8")
+
+
 def test_a_saved_state_is_loaded_by_python_and_by_the_page(page, model, folder):
     page.generate(PROMPT, 20)
     page.click(".save")

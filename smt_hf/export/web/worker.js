@@ -105,6 +105,7 @@ async function readPrompt(index, prompt) {
 async function generate({ prompt, temperature, most }) {
   stopped = false;
   const going = new Set(texts.keys());
+  const ends = new Set([about.eos].flat()); // one id, a list of them, or null
   for (const index of going) await readPrompt(index, prompt);
   for (let count = 0; count < most && going.size && !stopped; count++) {
     for (const index of going) {
@@ -112,7 +113,7 @@ async function generate({ prompt, temperature, most }) {
       const id = choose(text.logits, temperature);
       await step(text, id);
       say("token", { index, id, bytes: tokenizer.bytesOf(id), memory: text.memory.slice(), read: text.read });
-      if (id === about.eos) going.delete(index);
+      if (ends.has(id)) going.delete(index);
     }
     await pause();
   }
