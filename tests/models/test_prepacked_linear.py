@@ -21,7 +21,7 @@ from smt_hf.models.prepacked_linear import can_be_prepacked, prepacked_weights
 def prepack_small(monkeypatch):
     """Prepack the layers of a tiny model too, single rows included."""
     monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 1)
-    monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 0)
+    monkeypatch.setattr(prepacked_linear, "pays_for_one_row", lambda linears, packed: True)
 
 
 @pytest.mark.parametrize("cell", BUILT_IN_CELLS)
@@ -76,19 +76,43 @@ def test_only_plain_float32_layers_on_a_cpu_are_prepacked(prepack_small):
 
 
 @torch.no_grad()
-def test_small_layers_and_single_rows_that_fit_the_caches_are_multiplied_as_they_are(monkeypatch):
+def test_small_layers_and_single_rows_that_gain_nothing_are_multiplied_as_they_are(monkeypatch):
     small, large = torch.nn.Linear(8, 8), torch.nn.Linear(16, 16)
     monkeypatch.setattr(prepacked_linear, "MIN_WEIGHTS", 65)
     both: Any = torch.nn.ModuleList([small, large])
-    for fits in (True, False):
-        monkeypatch.setattr(prepacked_linear, "CACHED_BYTES", 4 * 16 * 16 - (not fits))
-        for rows, prepacked in ((1, not fits), (2, True)):
+    for pays in (True, False):
+        monkeypatch.setattr(prepacked_linear, "pays_for_one_row", lambda linears, packed, pays=pays: pays)
+        for rows, prepacked in ((1, pays), (2, True)):
             x = torch.randn(rows, 16)
             with prepacked_weights(both), torch.profiler.profile(acc_events=True) as profile:
                 assert "forward" not in small.__dict__
                 large(x)
             names = {event.key for event in profile.key_averages()}
             assert ("mkldnn::_linear_pointwise" in names) == prepacked
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@torch.no_grad()
+def test_whether_packing_pays_for_one_row_is_measured_once(faster, monkeypatch):
+    """A clock that only products move: a packed one takes half as long as a plain one, or twice."""
+    now, calls, plain = [0.0], [], torch.nn.functional.linear
+
+    def takes(seconds, result):
+        now[0] += seconds
+        calls.append(seconds)
+        return result
+
+    packed_seconds = 0.5 if faster else 2.0
+    monkeypatch.setattr(prepacked_linear.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(prepacked_linear.F, "linear", lambda x, w, b: takes(1.0, plain(x, w, b)))
+    monkeypatch.setattr(prepacked_linear, "multiply", lambda *given: takes(packed_seconds, given[-1]))
+    monkeypatch.setattr(prepacked_linear, "_measured", {})
+    linears: list[Any] = [torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)]
+    weights = [linear.weight for linear in linears]
+    assert prepacked_linear.pays_for_one_row(linears, weights) == faster
+    assert len(calls) == 2 * 2 * prepacked_linear.ROUNDS
+    assert prepacked_linear.pays_for_one_row(linears, weights) == faster
+    assert len(calls) == 2 * 2 * prepacked_linear.ROUNDS
 
 
 def test_short_runs_are_not_prepacked(monkeypatch):
