@@ -33,6 +33,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "int8-speed": ("trials-int8", int8_speed),
         "int8-bits": ("trials-int8", int8_bits),
         "scaling": ("scaling", scaling),
+        "teachers": ("teachers", teachers),
         "tried-stack": ("exploration-stack", tried_stack),
         "tried-text": ("exploration-text", tried_text),
     }
@@ -206,6 +207,21 @@ def int8_bits(rows: Rows) -> Table:
         for whole, small in int8_pairs(rows, "run")
     ]
     return markdown(["run", "float32", "int8"], cells)
+
+
+def teachers(rows: Rows) -> Table:
+    """Bits per byte of each variant: the mean of its seeds ± half their range."""
+    cells = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        same = [row for row in rows if row["variant"] == variant]
+        bits = [row["bits_per_byte"] for row in same]
+        spread = f"±{(max(bits) - min(bits)) / 2:.3f}" if len(bits) > 1 else ""
+        steps = statistics.mean(row["steps"] for row in same)
+        seconds = statistics.mean(row["cpu_seconds"] for row in same)
+        cells.append([
+            variant, str(len(same)), f"{statistics.mean(bits):.3f}{spread}", f"{seconds:.0f}", f"{steps:,.0f}",
+        ])  # fmt: skip
+    return markdown(["run", "seeds", "bits per byte", "CPU seconds", "steps"], cells)
 
 
 def scaling(rows: Rows) -> Table:
