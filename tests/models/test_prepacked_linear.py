@@ -103,7 +103,7 @@ def test_whether_packing_pays_for_one_row_is_measured_once(faster, monkeypatch):
         return result
 
     packed_seconds = 0.5 if faster else 2.0
-    monkeypatch.setattr(prepacked_linear.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(prepacked_linear, "perf_counter", lambda: now[0])
     monkeypatch.setattr(prepacked_linear.F, "linear", lambda x, w, b: takes(1.0, plain(x, w, b)))
     monkeypatch.setattr(prepacked_linear, "multiply", lambda *given: takes(packed_seconds, given[-1]))
     monkeypatch.setattr(prepacked_linear, "_measured", {})
