@@ -1,6 +1,7 @@
 """How a run ends early: what may stop it, and how it hears of a signal."""
 
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,17 @@ def agree(accelerator: Accelerator, seconds: float, number: int) -> tuple[float,
     mine = torch.tensor([[seconds, number]], dtype=torch.float64, device=accelerator.device)
     every = accelerator.gather(mine).cpu()
     return float(every[0, 0]), int(every[:, 1].max())
+
+
+def leave(accelerator: Accelerator, stop: Interrupted) -> None:
+    """End the group of processes of a run that was stopped, once nothing of DDP is left.
+
+    The frames of the exception hold it. Its reducer, if it is the last to let the group go, joins the group's
+    threads while it holds the interpreter's lock, which they wait for: the process would never end.
+    """
+    traceback.clear_frames(stop.__traceback__)
+    accelerator.free_memory()
+    accelerator.end_training()
 
 
 @contextmanager

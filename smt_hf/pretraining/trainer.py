@@ -28,7 +28,7 @@ from .checks import check_consistency, check_phase, check_processes, claim, inde
 from .finishing import finish
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .soft_targets import SoftTargets
-from .stops import Interrupted, StopSignals, agree, check_finite
+from .stops import Interrupted, StopSignals, agree, check_finite, leave
 from .teacher import SMTTeacher
 from .validation import validate
 
@@ -101,8 +101,8 @@ class SMTPretrainer:
                 if not self.record.finished:  # else only its upload is left
                     self._run_phases(tensors)
                 finish(self)
-            except Interrupted:
-                self.accelerator.end_training()
+            except Interrupted as stop:
+                leave(self.accelerator, stop)
                 raise
             finally:
                 self.folder.release()

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tiny_training import Stream, assert_same_weights, metrics, tiny_trainer, un
 from smt_hf.cli.pretrain import command_to_resume
 from smt_hf.pretraining import finishing
 from smt_hf.pretraining.batching import batches_at_length
+from smt_hf.pretraining.phases import Objective
 from smt_hf.pretraining.stops import Interrupted
 from smt_hf.pretraining.trainer import SMTPretrainer
 from smt_hf.runs.checkpoints import list_checkpoints
@@ -229,6 +231,28 @@ def test_sigterm_to_the_group_stops_a_run_with_workers_cleanly(tmp_path, corpus)
     assert "Traceback" not in err and "worker" not in err
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
     assert f"saved {checkpoint}" in out
+
+
+def test_a_stopped_run_lets_go_of_what_it_trained_before_the_group_of_processes_ends(tmp_path, monkeypatch):
+    """DDP as the last owner of the group would join its threads under the interpreter's lock, for ever."""
+    trained: list[Any] = []
+    alive: list[Any] = []
+
+    class Watched(Objective):
+        def __init__(self, *given):
+            super().__init__(*given)
+            trained.append(weakref.ref(self))
+
+        def forward(self, *given, **draws):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(*given, **draws)
+
+    monkeypatch.setattr("smt_hf.pretraining.trainer.Objective", Watched)
+    trainer = tiny_trainer(tmp_path, Stream(), Stream(), **OPTIONS)
+    monkeypatch.setattr(trainer.accelerator, "end_training", lambda: alive.extend(ref() for ref in trained))
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert trained and alive == [None] * len(trained)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
