@@ -1,11 +1,13 @@
-"""Measures reading by sweeps, and int8, each beside the plain way; prints one JSON object.
+"""Measures reading by sweeps, int8 and prepacked weights, each beside the plain way; prints one JSON object.
 
     python studies/measure_trials.py sweeps runs/measured/cells-gru-smt-0 … > results/trials-sweeps.json
     python studies/measure_trials.py int8 runs/measured/cells-gru-smt-0 … > results/trials-int8.json
+    OMP_NUM_THREADS=1 python studies/measure_trials.py prepack > results/trials-prepack.json
 
 sweeps: `prefill` of trained models on the validation part of python-docs, beside the sequential reading.
 int8: `generate` with linear layers that torch quantizes dynamically (weights and inputs), beside float32, on
 models of 7 and 9.6 M random weights; and bits per byte of trained models, on python-docs.
+prepack: the larger products of the GRU of 7.6 M parameters, by the weights as they are and laid out by oneDNN.
 """
 
 import math
@@ -24,6 +26,7 @@ from smt_hf.benchmark.measure import describe_machine, interleave, rate, seconds
 from smt_hf.benchmark.models import build_model
 from smt_hf.data import load_data
 from smt_hf.evaluation.free_running import evaluate_rows
+from smt_hf.models.prepacked_linear import can_be_prepacked, multiply
 from smt_hf.runs.files import one_entry_a_line
 
 CPU = torch.device("cpu")
@@ -88,8 +91,32 @@ def int8_rows(runs: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+@torch.no_grad()
+def prepack_rows(runs: list[str]) -> list[dict[str, Any]]:
+    """Seconds of all larger products of a token, by the number of rows that share them; the best of ten."""
+    model = build_model("smt-gru", 7_600_000)
+    linears: list[Any] = [module for module in model.modules() if can_be_prepacked(module)]
+    packed = [torch.ops.mkldnn._reorder_linear_weight(linear.weight) for linear in linears]
+    found = []
+    for rows in (1, 2, 4, 8, 16, 64):
+        inputs = [torch.randn(rows, linear.in_features) for linear in linears]
+
+        def plain(inputs=inputs) -> None:
+            for linear, x in zip(linears, inputs, strict=True):
+                linear(x)
+
+        def prepacked(inputs=inputs) -> None:
+            for linear, weight, x in zip(linears, packed, inputs, strict=True):
+                multiply(linear, weight, True, linear.bias, x)
+
+        clocks = [lambda work=work: seconds_of(work) for work in (plain, prepacked)]
+        best = map(min, interleave(clocks, 10))
+        found.append({"model": "smt-gru", "rows": rows, **dict(zip(("plain", "prepacked"), best, strict=True))})
+    return found
+
+
 def main(what: str, runs: list[str]) -> None:
-    rows = sweep_rows(runs) if what == "sweeps" else int8_rows(runs)
+    rows = {"sweeps": sweep_rows, "int8": int8_rows, "prepack": prepack_rows}[what](runs)
     print(one_entry_a_line({"what": what, "machine": describe_machine(CPU), "rows": rows}), end="")
 
 

@@ -1,17 +1,17 @@
 """Trains a teacher on python-docs and measures what its soft targets are worth to a recurrent model.
 
-    python studies/teachers.py train TEACHER --steps 1600
-    python studies/teachers.py run TEACHER RUNS bptt soft smt --seeds 0 1 2 --cpu-seconds 420
+    python studies/teachers.py train TEACHER --steps 1900
+    python studies/teachers.py run TEACHER RUNS bptt soft --seeds 0 1 2 --cpu-seconds 420
     python studies/teachers.py table TEACHER RUNS > results/teachers.json
 
 train: a small Llama of `transformers` that reads bytes, by Trainer; writes its folder.
-run: each variant at each seed, into RUNS; one JSON line a run into RUNS/results.jsonl. Budgets are CPU seconds
-of one thread, because a wall clock would measure what else runs on the machine.
+run: each variant at each seed, into RUNS; finished runs are not run again. Budgets are CPU seconds of one
+thread, because a wall clock would measure what else runs on the machine.
+table: what the runs in RUNS came to.
 """
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,37 +19,29 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from smt_hf.benchmark.measure import describe_machine
 from smt_hf.data import load_data
+from smt_hf.data.kinds import bits_per_byte
 from smt_hf.pretraining import trainer
 from smt_hf.pretraining.assembly import build
 from smt_hf.runs.files import one_entry_a_line
+from smt_hf.runs.record import RunRecord
 from smt_hf.runs.spec import make_spec
 
 LENGTH = 160
+TRAINED = "trained.json"
 COMMON: dict[str, Any] = {
     "dataset": "python-docs", "preset": "small", "cell": "gru", "checkpoint_every": 0, "disable_tqdm": True,
     "num_evaluations": 1, "eval_sequences": 256, "eval_horizon": LENGTH,
 }  # fmt: skip
 BPTT: dict[str, Any] = {"method": "bptt", "sequence_length": 64, "learning_rate": 1e-3}
-SMT: dict[str, Any] = {"method": "smt", "learning_rate": 2e-3}
 TAUGHT = object()  # stands for the teacher's folder
 VARIANTS: dict[str, dict[str, Any]] = {
     "bptt": BPTT,
     "soft": {**BPTT, "teacher": TAUGHT},
-    "soft-0.25": {**BPTT, "teacher": TAUGHT, "teacher_weight": 0.25},
-    "soft-0.75": {**BPTT, "teacher": TAUGHT, "teacher_weight": 0.75},
-    "bptt-3e-3": {**BPTT, "learning_rate": 3e-3},
-    "soft-3e-3": {**BPTT, "learning_rate": 3e-3, "teacher": TAUGHT},
-    "smt": SMT,
-    "smt-soft": {**SMT, "teacher": TAUGHT},
-    "mixture": {**SMT, "dmt_fraction": 0.15, "bptt_fraction": 0.7, "bptt_learning_rate": 1e-3},
-    "mixture-soft": {
-        **SMT, "dmt_fraction": 0.15, "bptt_fraction": 0.7, "bptt_learning_rate": 1e-3, "teacher": TAUGHT,
-    },
-}  # fmt: skip
+}
 
 
 class Rows(Dataset):
@@ -84,7 +76,11 @@ def train(folder: Path, steps: int) -> None:
     Trainer(model, args, train_dataset=Rows(data.train)).train()
     model.save_pretrained(folder)
     data.tokenizer.save_pretrained(folder)
-    print(f"{time.process_time():.0f} CPU seconds, {bits(model, data.validation):.4f} bits per byte")
+    about = {
+        "steps": steps, "cpu_seconds": round(time.process_time()),
+        "bits_per_byte": round(bits(model, data.validation), 4),
+    }  # fmt: skip
+    (folder / TRAINED).write_text(json.dumps(about), "utf-8")
 
 
 @torch.no_grad()
@@ -92,39 +88,33 @@ def bits(model: Any, validation: Any) -> float:
     """Bits per byte of a model that reads blocks of LENGTH, as the runs are judged."""
     ids, labels = validation.evaluation_rows(256, LENGTH)
     loss = torch.nn.functional.cross_entropy(model(ids).logits.flatten(0, 1), labels.flatten())
-    return loss.item() / math.log(2) / validation.bytes_per_token
+    return bits_per_byte(loss.item(), validation.bytes_per_token)
 
 
 def run(teacher: Path, runs: Path, name: str, seed: int, seconds: float) -> None:
     trainer.time = SimpleNamespace(perf_counter=time.process_time)
     given = {key: str(teacher) if value is TAUGHT else value for key, value in VARIANTS[name].items()}
     folder = runs / f"{name}-{seed}"
-    if folder.exists():
-        return
-    record = build(make_spec({
-        **COMMON, **given, "seed": seed, "max_minutes": seconds / 60, "output_dir": str(folder),
-    })).train()  # fmt: skip
-    row = {
-        "variant": name, "seed": seed,
-        "bits_per_byte": round(record.final["loss"] / math.log(2) / record.bytes_per_token, 4),
+    record = RunRecord.read(folder)
+    if record is None or not record.finished:
+        spec = {**COMMON, **given, "seed": seed, "max_minutes": seconds / 60, "output_dir": str(folder)}
+        build(make_spec(spec)).train(resume=record is not None)
+
+
+def row_of(name: str, folder: Path) -> dict[str, Any]:
+    record = RunRecord.of_finished(folder)
+    return {
+        "variant": name, "seed": record.seed,
+        "bits_per_byte": round(bits_per_byte(record.final["loss"], record.bytes_per_token), 4),
         "cpu_seconds": round(record.seconds, 1), "steps": record.steps, "tokens": record.tokens,
     }  # fmt: skip
-    with open(runs / "results.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def table(teacher: Path, runs: Path) -> None:
-    model, data = (
-        AutoModelForCausalLM.from_pretrained(teacher),
-        load_data("python-docs", sequence_length=LENGTH),
-    )
-    rows = [json.loads(line) for line in (runs / "results.jsonl").read_text("utf-8").splitlines()]
-    found = {
-        "what": "teachers", "machine": describe_machine(torch.device("cpu")),
-        "teacher_bits_per_byte": round(bits(model, data.validation), 4),
-        "rows": sorted(rows, key=lambda row: (list(VARIANTS).index(row["variant"]), row["seed"])),
-    }  # fmt: skip
-    print(one_entry_a_line(found), end="")
+    about = json.loads((teacher / TRAINED).read_text("utf-8"))
+    rows = [row_of(name, folder) for name in VARIANTS for folder in sorted(runs.glob(f"{name}-[0-9]*"))]
+    machine = describe_machine(torch.device("cpu"))
+    print(one_entry_a_line({"what": "teachers", "machine": machine, "teacher": about, "rows": rows}), end="")
 
 
 def main() -> None:
@@ -133,7 +123,7 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cpu-seconds", type=float, default=420)
     args = parser.parse_args()

@@ -77,7 +77,7 @@ def multiply(
 def pays_for_one_row(linears: list[Any], packed: list[torch.Tensor]) -> bool:
     """Whether the packed weights are the faster ones for a single row, measured once for these shapes.
 
-    With 7 M weights one processor takes 0.8 times as long with them, and another 1.15 times.
+    Some processors are faster with 7 M of them, and one takes 1.14 times as long (docs/performance.md).
     """
     key = torch.get_num_threads(), tuple(linear.weight.shape for linear in linears)
     if key not in _measured:

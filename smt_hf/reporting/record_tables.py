@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .formats import spread
 from .study import parse
 
 Table = list[str]  # lines of Markdown
@@ -32,6 +33,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "serve-engine": ("trials-serving", serve_engine),
         "int8-speed": ("trials-int8", int8_speed),
         "int8-bits": ("trials-int8", int8_bits),
+        "prepack": ("trials-prepack", prepack),
         "scaling": ("scaling", scaling),
         "teachers": ("teachers", teachers),
         "tried-stack": ("exploration-stack", tried_stack),
@@ -209,17 +211,25 @@ def int8_bits(rows: Rows) -> Table:
     return markdown(["run", "float32", "int8"], cells)
 
 
+def prepack(rows: Rows) -> Table:
+    cells = [
+        [str(row["rows"]), f"{row['plain'] * 1e3:.2f}", f"{row['prepacked'] * 1e3:.2f}",
+         f"{row['prepacked'] / row['plain']:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(["rows", "plain, ms", "prepacked, ms", "ratio"], cells)
+
+
 def teachers(rows: Rows) -> Table:
     """Bits per byte of each variant: the mean of its seeds ± half their range."""
     cells = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         same = [row for row in rows if row["variant"] == variant]
-        bits = [row["bits_per_byte"] for row in same]
-        spread = f"±{(max(bits) - min(bits)) / 2:.3f}" if len(bits) > 1 else ""
         steps = statistics.mean(row["steps"] for row in same)
         seconds = statistics.mean(row["cpu_seconds"] for row in same)
         cells.append([
-            variant, str(len(same)), f"{statistics.mean(bits):.3f}{spread}", f"{seconds:.0f}", f"{steps:,.0f}",
+            variant, str(len(same)), spread([row["bits_per_byte"] for row in same]), f"{seconds:.0f}",
+            f"{steps:,.0f}",
         ])  # fmt: skip
     return markdown(["run", "seeds", "bits per byte", "CPU seconds", "steps"], cells)
 
