@@ -32,15 +32,16 @@ from smt_hf.runs.spec import make_spec
 
 LENGTH = 160
 TRAINED = "trained.json"
+TAUGHT = object()  # stands for the teacher's folder
 COMMON: dict[str, Any] = {
     "dataset": "python-docs", "preset": "small", "cell": "gru", "checkpoint_every": 0, "disable_tqdm": True,
-    "num_evaluations": 1, "eval_sequences": 256, "eval_horizon": LENGTH,
+    "num_evaluations": 1, "eval_sequences": 256, "eval_horizon": LENGTH, "tokenizer": TAUGHT,
 }  # fmt: skip
 BPTT: dict[str, Any] = {"method": "bptt", "sequence_length": 64, "learning_rate": 1e-3}
-TAUGHT = object()  # stands for the teacher's folder
 VARIANTS: dict[str, dict[str, Any]] = {
     "bptt": BPTT,
     "soft": {**BPTT, "teacher": TAUGHT},
+    "stored": {**BPTT, "teacher": TAUGHT, "teacher_top": 16},
 }
 
 
@@ -93,11 +94,12 @@ def bits(model: Any, validation: Any) -> float:
 
 def run(teacher: Path, runs: Path, name: str, seed: int, seconds: float) -> None:
     trainer.time = SimpleNamespace(perf_counter=time.process_time)
-    given = {key: str(teacher) if value is TAUGHT else value for key, value in VARIANTS[name].items()}
+    asked = {**COMMON, **VARIANTS[name]}
+    given = {key: str(teacher) if value is TAUGHT else value for key, value in asked.items()}
     folder = runs / f"{name}-{seed}"
     record = RunRecord.read(folder)
     if record is None or not record.finished:
-        spec = {**COMMON, **given, "seed": seed, "max_minutes": seconds / 60, "output_dir": str(folder)}
+        spec = {**given, "seed": seed, "max_minutes": seconds / 60, "output_dir": str(folder)}
         build(make_spec(spec)).train(resume=record is not None)
 
 

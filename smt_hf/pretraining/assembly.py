@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from smt_hf.data import load_data
+from smt_hf.data import TokenWindows, load_data
 from smt_hf.models.configuration_smt import SMTConfig
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.own_cell import use_cell
@@ -12,6 +12,7 @@ from smt_hf.runs.spec import RunSpec
 
 from . import fitting
 from .soft_targets import SoftTargets, own_tokenizer
+from .stored_targets import read_once
 from .teacher import SMTTeacher, SMTTeacherConfig
 from .trainer import SMTPretrainer
 
@@ -56,8 +57,13 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         "data_fingerprint": data.fingerprint,
     }
     soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
+    train = data.train
+    if spec.teacher_top is not None:
+        if soft_targets is None or not isinstance(train, TokenWindows):
+            raise ValueError(f"teacher_top is {spec.teacher_top}, and there is no teacher; give --teacher too.")
+        train, soft_targets = read_once(soft_targets, train, spec.teacher_top, spec.disable_tqdm), None
     return SMTPretrainer(
-        model, teacher, spec, data.train, data.validation, tokenizer, known=known, soft_targets=soft_targets
+        model, teacher, spec, train, data.validation, tokenizer, known=known, soft_targets=soft_targets
     )
 
 

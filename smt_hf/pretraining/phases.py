@@ -14,6 +14,7 @@ from smt_hf.runs.arguments import SMTPretrainingArguments
 from . import objectives
 from .schedule import Phase, draw_start, draw_timestep
 from .soft_targets import SoftTargets
+from .stored_targets import IDS, LOGPROBS, spread
 from .teacher import SMTTeacher, hand_over
 
 Args = SMTPretrainingArguments
@@ -153,6 +154,9 @@ class Objective(nn.Module):
         self.model, self.teacher, self.args, self.soft_targets = model, teacher, args, soft_targets
 
     def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
-        if self.soft_targets is not None and self.args.teacher_weight:
+        if IDS in batch:
+            said = spread(batch[IDS], batch[LOGPROBS], self.model.config.vocab_size)
+            batch = {**batch, "soft_targets": said}
+        elif self.soft_targets is not None and self.args.teacher_weight:
             batch = {**batch, "soft_targets": self.soft_targets(batch["input_ids"])}
         return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)

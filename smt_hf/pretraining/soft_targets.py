@@ -3,6 +3,7 @@
 The model is read and never trained. Its distribution takes a share of the readout's loss (`teacher_weight`).
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ class SoftTargets:
             )
         if not self(row[None]).isfinite().all():
             raise ValueError(f"{self.name} answers with numbers that are not finite; give another one.")
+
+    def fingerprint(self) -> str:
+        """Changes with the configuration and the weights."""
+        digest = hashlib.sha256(self.model.config.to_json_string().encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @torch.compiler.disable
     @torch.no_grad()

@@ -66,6 +66,13 @@ class RunSpec(SMTPretrainingArguments):
         "causal language model (folder or Hub name) that says soft targets, and brings the tokenizer",
         MODEL,
     )
+    teacher_top: int | None = option(
+        None,
+        "let the teacher read the corpus once, and keep so many of its most probable next tokens on disk; none: "
+        "ask it at every step",
+        MODEL,
+        above=0,
+    )
     cell: str = option("gru", "transformer, mlp, gru, lstm, elman or module:Class", MODEL)
     hidden_size: int | None = option(None, "width of memory tokens, D", MODEL, above=0)
     num_memory_tokens: int | None = option(None, "number of memory tokens, K", MODEL, above=0)

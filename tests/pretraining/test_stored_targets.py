@@ -1,0 +1,129 @@
+"""A given teacher reads a corpus once; batches then carry what it said."""
+
+import numpy as np
+import pytest
+import torch
+from test_soft_targets import BYTES, causal_lm, save_teacher, spec, text
+
+from smt_hf import build
+from smt_hf.data import load_data
+from smt_hf.pretraining import stored_targets
+from smt_hf.pretraining.soft_targets import SoftTargets
+from smt_hf.pretraining.stored_targets import IDS, LOGPROBS, read_once, spread
+
+LENGTH, TOP = 24, 5
+
+
+@pytest.fixture
+def windows(text, tmp_path):
+    return load_data(text, sequence_length=LENGTH, cache_dir=tmp_path).train
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many rows the teacher has read."""
+    rows = [0]
+    plain = SoftTargets.__call__
+
+    def count(self, input_ids):
+        rows[0] += len(input_ids)
+        return plain(self, input_ids)
+
+    monkeypatch.setattr(SoftTargets, "__call__", count)
+    return rows
+
+
+def teacher() -> SoftTargets:
+    return SoftTargets(causal_lm("llama"), BYTES)
+
+
+def test_each_position_has_what_the_teacher_says_after_the_tokens_before_it(windows):
+    """By a plain loop: rows of 24, each beginning 3 before what the one before has said, the last at the end."""
+    taught, model = read_once(teacher(), windows, TOP), teacher()
+    tokens = torch.from_numpy(np.asarray(windows._tokens).astype(np.int64))
+    end, done, wanted = len(tokens) - 1, 0, []
+    while done < end:
+        start = min(max(0, done - 3), end - LENGTH)
+        wanted.append(model(tokens[None, start : start + LENGTH])[0, done - start :])
+        done = start + LENGTH
+    wanted = torch.cat(wanted).topk(TOP)
+    rows = [0, 5, len(windows) - 1]
+    batch = taught.__getitems__(rows)
+    for name, tensor in windows.__getitems__(rows).items():
+        assert torch.equal(batch[name], tensor)
+    for row, first in enumerate(rows):
+        assert torch.equal(batch[IDS][row], wanted.indices[first : first + LENGTH])
+        torch.testing.assert_close(
+            batch[LOGPROBS][row], wanted.values[first : first + LENGTH], atol=4e-3, rtol=0
+        )
+    short = taught.at_length(8).__getitems__([5])
+    assert torch.equal(short[IDS][0], batch[IDS][1, :8])
+
+
+def test_the_rest_of_a_distribution_has_equal_parts():
+    p = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.06, 0.04]])
+    said = p.log().topk(2)
+    found = spread(said.indices, said.values, 6).exp()
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.2, 0.075, 0.075, 0.075, 0.075]]))
+    sure = spread(torch.tensor([[3, 1]]), torch.tensor([[0.0, -65504.0]]), 6).exp()
+    assert sure.sum() == pytest.approx(1) and sure[0, 3] > 0.999 and sure.isfinite().all()
+
+
+def test_the_corpus_is_read_once_by_each_teacher(windows, asked):
+    read_once(teacher(), windows, TOP)
+    before = asked[0]
+    read_once(teacher(), windows, TOP)
+    assert asked[0] == before + 1  # the row by which it is checked
+    other = teacher()
+    with torch.no_grad():
+        other.model.lm_head.weight[0, 0] += 1
+    read_once(other, windows, TOP)
+    assert asked[0] > before + 10
+
+
+def test_a_reading_that_was_killed_goes_on_to_the_same_file(windows, asked):
+    whole = read_once(teacher(), windows, TOP)
+    part = whole.targets.with_suffix(".part")
+    content, rows = whole.targets.read_bytes(), asked[0]
+    whole.targets.unlink()
+    part.write_bytes(content[: len(content) // 2 + 7])  # in the middle of a record
+    again = read_once(teacher(), windows, TOP)
+    assert again.targets.read_bytes() == content
+    assert asked[0] - rows < 0.7 * rows and not part.exists()
+
+
+def test_a_disk_without_room_is_told_before_the_reading(windows, asked, monkeypatch):
+    usage = stored_targets.shutil.disk_usage(windows.path.parent)
+    monkeypatch.setattr(stored_targets.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ValueError, match=r"teacher_top 5 takes \d+,\d+ bytes in .* has room for 1,000"):
+        read_once(teacher(), windows, TOP)
+    assert asked[0] == 1
+    with pytest.raises(ValueError, match="teacher_top is 258, and there are 258 tokens"):
+        read_once(teacher(), windows, BYTES)
+
+
+@pytest.mark.parametrize("changes", [{"method": "bptt"}, {"method": "smt", "dmt_fraction": 0.5}])
+def test_a_run_from_what_was_stored_equals_one_that_asks_at_every_step(
+    tmp_path, text, changes, asked, monkeypatch
+):
+    """All but one token are stored, and rows are as the teacher reads them where they begin the corpus."""
+    monkeypatch.setenv("SMT_HF_CACHE", str(tmp_path / "cache"))
+    folder = save_teacher(tmp_path / "teacher", causal_lm("llama"))
+    monkeypatch.setattr(
+        "smt_hf.pretraining.batching.torch.randint",
+        lambda size, shape, generator: torch.zeros(shape, dtype=torch.long),
+    )
+    losses = []
+    for top in (None, BYTES - 1):
+        asked[0] = 0
+        more = {} if top is None else {"teacher_top": top}
+        record = build(
+            spec(tmp_path, text, folder, output_dir=str(tmp_path / f"run{top}"), **changes, **more)
+        ).train()
+        losses.append(record.final["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_what_is_stored_needs_a_teacher(tmp_path, text):
+    with pytest.raises(ValueError, match="teacher_top is 4, and there is no teacher; give --teacher too"):
+        build(spec(tmp_path, text, None, teacher_top=4))
