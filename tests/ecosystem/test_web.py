@@ -47,14 +47,14 @@ class Page:
     def click(self, selector: str) -> None:
         self.js("document.querySelector(arguments[0]).click()", selector)
 
-    def generate(self, prompt: str, most: int, temperature: float = 0) -> None:
+    def generate(self, prompt: str, most: int, temperature: float = 0, seed: str = "") -> None:
         self.js(
-            """(([prompt, most, temperature]) => {
-              for (const [id, value] of Object.entries({ prompt, most, temperature }))
+            """(([prompt, most, temperature, seed]) => {
+              for (const [id, value] of Object.entries({ prompt, most, temperature, seed }))
                 document.getElementById(id).value = value;
               document.getElementById('generate').click();
             })(arguments)""",
-            prompt, str(most), str(temperature),
+            prompt, str(most), str(temperature), seed,
         )  # fmt: skip
         self.wait("!document.getElementById('generate').disabled")
 
@@ -214,6 +214,46 @@ def test_a_fork_goes_on_from_the_same_memory_beside_the_first(page):
     page.click(".text:nth-child(2) .keep")
     page.wait("smtTexts().length === 1")
     assert page.ids() == kept
+
+
+def test_a_seed_repeats_a_text_and_another_seed_or_none_writes_another(page):
+    def written(seed: str, fork: bool = False) -> list[list[int]]:
+        page.click("#restart")
+        page.wait("smtTexts().length === 1 && smtTexts()[0].read === 0")
+        if fork:
+            page.click("#fork")
+            page.wait("smtTexts().length === 2")
+        page.generate(PROMPT, 30, temperature=1, seed=seed)
+        return [page.ids(text) for text in range(1 + fork)]
+
+    one = written("1")
+    assert written("1") == one != written("2")
+    assert written("") != written("")
+    first, second = written("1", fork=True)
+    assert [first] == one and second != first
+
+
+def test_a_seed_that_is_no_whole_number_is_refused_before_anything_is_read(page):
+    for seed in ("-1", "1.5", "4294967296"):
+        page.generate(PROMPT, 5, seed=seed)
+        assert not page.js("document.getElementById('seed').validity.valid") and page.ids() == []
+    page.generate(PROMPT, 5, seed="4294967295")
+    assert len(page.ids()) == 5
+
+
+def test_draws_of_a_seed_spread_evenly(page):
+    counts = page.driver.execute_async_script(
+        """const [finish] = arguments;
+        import('./random.js').then(({ drawsOf }) => {
+          const counts = new Array(20).fill(0);
+          for (let seed = 0; seed < 1000; seed++) {
+            const draw = drawsOf(seed, seed % 2);
+            for (let i = 0; i < 20; i++) counts[Math.floor(20 * draw())] += 1;
+          }
+          finish(counts);
+        });"""
+    )
+    assert sum(counts) == 20_000 and all(850 < count < 1150 for count in counts)
 
 
 def test_a_long_prompt_leaves_the_page_alive_and_can_be_stopped(page):

@@ -120,7 +120,16 @@ def test_a_page_names_every_file_that_it_loads_and_no_markup_of_a_title(tmp_path
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "<title>bmy modelb</title>" in page and "{{" not in page
     assert (tmp_path / "README.md").read_text("utf-8").startswith("---\ntitle: bmy modelb\nsdk: static\n")
-    for name in ("style.css", "page.js", "text.js", "worker.js", "bpe.js", "state.js", "model.json"):
+    for name in (
+        "style.css",
+        "page.js",
+        "text.js",
+        "worker.js",
+        "bpe.js",
+        "random.js",
+        "state.js",
+        "model.json",
+    ):
         assert (tmp_path / name).is_file()
     for source in tmp_path.glob("*.js"):
         assert len(source.read_text("utf-8").splitlines()) <= 300

@@ -2,6 +2,7 @@
 // A text has a memory of its own; the page may keep two of them.
 
 import { Tokenizer } from "./bpe.js";
+import { drawsOf } from "./random.js";
 import { readState, writeState } from "./state.js";
 
 // The smallest module with a SIMD instruction.
@@ -64,13 +65,13 @@ async function step(text, token) {
   if (token !== about.nothing) text.read += 1;
 }
 
-/** The most probable id, or one drawn. */
-function choose(logits, temperature) {
+/** The most probable id, or one drawn. draw: a function of numbers in [0, 1). */
+function choose(logits, temperature, draw) {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
   if (temperature <= 0) return best;
   const weights = Float64Array.from(logits, (value) => Math.exp((value - logits[best]) / temperature));
-  let left = Math.random() * weights.reduce((sum, weight) => sum + weight, 0);
+  let left = draw() * weights.reduce((sum, weight) => sum + weight, 0);
   for (let i = 0; i < weights.length; i++) if ((left -= weights[i]) < 0) return i;
   return best;
 }
@@ -101,16 +102,18 @@ async function readPrompt(index, prompt) {
   }
 }
 
-/** Every text reads the prompt, then they go on in turn. */
-async function generate({ prompt, temperature, most }) {
+/** Every text reads the prompt, then they go on in turn. seed: null for a random one. */
+async function generate({ prompt, temperature, seed, most }) {
   stopped = false;
+  seed ??= Math.floor(Math.random() * 2 ** 32);
+  const draws = texts.map((_, index) => drawsOf(seed, index)); // a fork and the first write different texts
   const going = new Set(texts.keys());
   const ends = new Set([about.eos].flat()); // one id, a list of them, or null
   for (const index of going) await readPrompt(index, prompt);
   for (let count = 0; count < most && going.size && !stopped; count++) {
     for (const index of going) {
       const text = texts[index];
-      const id = choose(text.logits, temperature);
+      const id = choose(text.logits, temperature, draws[index]);
       await step(text, id);
       say("token", { index, id, bytes: tokenizer.bytesOf(id), memory: text.memory.slice(), read: text.read });
       if (ends.has(id)) going.delete(index);
