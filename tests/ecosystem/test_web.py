@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from tiny_checkpoints import needs
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.data import byte_tokenizer, load_tokenizer
-from smt_hf.export.page import RUNTIME_VERSION, page_tokenizer
+from smt_hf.export.page import FROM_CDN, RUNTIME_INTEGRITY, RUNTIME_VERSION, page_tokenizer, write_page
+from smt_hf.export.program import StepProgram
 
 pytestmark = [
     *needs("onnx", "onnxruntime", "onnxscript", "selenium"),
@@ -30,10 +33,10 @@ K, D = 4, 32
 class Page:
     """What a visitor does."""
 
-    def __init__(self, driver: Any, url: str):
+    def __init__(self, driver: Any, url: str, until: str = "!document.getElementById('generate').disabled"):
         self.driver = driver
         driver.get(url)
-        self.wait("!document.getElementById('generate').disabled")
+        self.wait(until)
 
     def js(self, source: str, *values: Any) -> Any:
         return self.driver.execute_script(f"return {source}", *values)
@@ -273,6 +276,51 @@ def test_a_long_prompt_leaves_the_page_alive_and_can_be_stopped(page):
     slowest, ticks = answer
     assert slowest < 1000 and ticks >= 40
     assert page.js("smtTexts()[0].read") > 0
+
+
+@contextmanager
+def page_with_cdn(model: SMTForCausalLM, program: Path, folder: Path, runtime: Path) -> Iterator[str]:
+    """The page of a program, without --runtime, in a new folder; a server of `runtime` stands for the CDN."""
+    folder.mkdir()
+    shutil.copyfile(program, folder / "model.onnx")
+    write_page(folder, StepProgram(model), page_tokenizer(load_tokenizer("example")), "a tiny model", None)
+    written = (folder / "model.json").read_text("utf-8")
+    with served(runtime) as cdn, served(folder) as url:
+        assert written.count(FROM_CDN) == 1
+        (folder / "model.json").write_text(written.replace(FROM_CDN, cdn), "utf-8")
+        yield url
+
+
+def test_the_runtime_of_a_cdn_is_loaded_where_it_is_what_was_published(browser, model, folder, tmp_path):
+    expected, _ = greedy(model, load_tokenizer("example")(PROMPT)["input_ids"], 20)
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", folder / "runtime") as url:
+        page = Page(browser[0], url)
+        page.generate(PROMPT, 20)
+    assert page.ids() == expected
+
+
+FAILED = "document.getElementById('status').classList.contains('wrong')"
+
+
+@pytest.mark.parametrize("name", RUNTIME_INTEGRITY)
+def test_a_changed_byte_of_the_cdn_is_refused_in_a_sentence(browser, model, folder, tmp_path, name):
+    shutil.copytree(folder / "runtime", tmp_path / "cdn")
+    whole = (folder / "runtime" / name).read_bytes()
+    (tmp_path / "cdn" / name).write_bytes(whole[:-1] + b" ")  # JavaScript runs as before
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", tmp_path / "cdn") as url:
+        page = Page(browser[0], url, FAILED)
+    assert page.status().startswith(f"{name} of 127.0.0.1:") and page.status().endswith(
+        " is not the file that this page was made for, so it was not run; "
+        "reload the page, or export it with --runtime."
+    )
+    assert page.js("document.getElementById('generate').disabled")
+
+
+def test_a_cdn_without_the_runtime_is_named_in_a_sentence(browser, model, folder, tmp_path):
+    (tmp_path / "cdn").mkdir()
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", tmp_path / "cdn") as url:
+        page = Page(browser[0], url, FAILED)
+    assert page.status().startswith("The runtime could not be loaded from http://127.0.0.1:")
 
 
 TEXTS = (

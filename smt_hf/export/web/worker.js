@@ -7,6 +7,7 @@ import { readState, writeState } from "./state.js";
 
 // The smallest module with a SIMD instruction.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
 const PAUSE = 12; // milliseconds of work, after which messages of the page are looked at
 
 let ort, session, about, tokenizer, initial;
@@ -23,14 +24,11 @@ async function load() {
     throw new Error("This browser has no WebAssembly SIMD, which the model needs; update it.");
   }
   about = await (await found("./model.json")).json();
-  const base = new URL(about.runtime, self.location.href).href;
-  try {
-    ort = await import(base + "ort.wasm.min.mjs");
-  } catch {
-    throw new Error(`The runtime could not be loaded from ${base}; check the network.`);
-  }
+  const base = new URL(about.runtime, self.location.href);
+  const [api, mjs, wasm] = await Promise.all(RUNTIME.map((name) => runtimeUrl(base, name)));
+  ort = await import(api).catch(() => { throw unreachable(base); });
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmPaths = base;
+  ort.env.wasm.wasmPaths = { mjs, wasm };
   const model = new Uint8Array(await (await found("./model.onnx")).arrayBuffer());
   try {
     session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
@@ -50,6 +48,22 @@ async function found(path) {
   const answer = await fetch(path).catch(() => null);
   if (!answer?.ok) throw new Error(`${path.slice(2)} could not be loaded; serve the folder as it was exported.`);
   return answer;
+}
+
+const unreachable = (base) => new Error(`The runtime could not be loaded from ${base}; check the network.`);
+
+/** Where to load a file of the runtime: at its own address, or, if it has to be checked, at that of the checked bytes. */
+async function runtimeUrl(base, name) {
+  const url = base + name, integrity = about.integrity[name];
+  if (!integrity) return url;
+  const answer = await fetch(url, { integrity }).catch(() => null);
+  if (answer?.ok) return URL.createObjectURL(await answer.blob());
+  const there = await fetch(url, { method: "HEAD" }).catch(() => null); // the browser does not say why it refused
+  if (!there?.ok) throw unreachable(base);
+  throw new Error(
+    `${name} of ${base.host} is not the file that this page was made for, so it was not run; ` +
+    "reload the page, or export it with --runtime.",
+  );
 }
 
 const firstLine = (error) => String(error?.message ?? error).split("\n")[0].slice(0, 200);
