@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RUNTIME_VERSION = "1.30.0"
-RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+# Of the version above: a browser runs a file of the CDN only where it is this one.
+RUNTIME_INTEGRITY = {
+    "ort.wasm.min.mjs": "sha384-SfFfy/pvthiOsgaw3KX0bV5TfQ6Iq+oY9KutMe4SxIuHH4cl+DCSD4rTsYOoG1tJ",
+    "ort-wasm-simd-threaded.mjs": "sha384-XcXA/MtAf0WpB8e023xQH9CM7RIjiugakT7x99DIwpFf7k56BIFFcAPerIF7FDad",
+    "ort-wasm-simd-threaded.wasm": "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+}
 FROM_CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{RUNTIME_VERSION}/dist/"
 LARGEST = 100_000_000  # bytes of model.onnx that a page may ask a visitor to download
 PAGE = files("smt_hf.export") / "web"
@@ -71,7 +76,7 @@ WANTED = "only byte-level BPE as of GPT-2, or bytes; export to onnx and tokenize
 
 def check_runtime(folder: Path) -> None:
     """Raises ValueError for a folder without the files of onnxruntime-web that the page loads."""
-    if missing := [name for name in RUNTIME_FILES if not (folder / name).is_file()]:
+    if missing := [name for name in RUNTIME_INTEGRITY if not (folder / name).is_file()]:
         raise ValueError(
             f"{folder} holds no {missing[0]}; give the folder dist of onnxruntime-web "
             f"(npm install onnxruntime-web@{RUNTIME_VERSION})."
@@ -93,7 +98,7 @@ def write_page(
     """Write all files but model.onnx into a folder that exists.
 
     tokenizer: of `page_tokenizer`. runtime: a folder whose onnxruntime-web is copied; without
-    one, the page loads it from a CDN.
+    one, the page loads it from a CDN and checks it.
     """
     model = program.model.config
     if len(tokenizer["pieces"]) > model.vocab_size:
@@ -106,12 +111,13 @@ def write_page(
             (folder / source.name).write_text(text, "utf-8")
     if runtime is not None:
         (folder / "runtime").mkdir()
-        for name in RUNTIME_FILES:
+        for name in RUNTIME_INTEGRITY:
             shutil.copyfile(runtime / name, folder / "runtime" / name)
     manifest = {
         **described(program),
         "title": title,
         "runtime": FROM_CDN if runtime is None else "./runtime/",
+        "integrity": RUNTIME_INTEGRITY if runtime is None else {},
         "tokenizer": tokenizer,
     }
     text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))

@@ -41,6 +41,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         ".wasm": "application/wasm",
     }
 
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")  # as a CDN, for the page of another server
+        super().end_headers()
+
     def log_message(self, *_: Any) -> None:
         pass
 

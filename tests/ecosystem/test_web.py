@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from tiny_checkpoints import needs
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.data import byte_tokenizer, load_tokenizer
-from smt_hf.export.page import RUNTIME_VERSION, page_tokenizer
+from smt_hf.export.page import FROM_CDN, RUNTIME_INTEGRITY, RUNTIME_VERSION, page_tokenizer, write_page
+from smt_hf.export.program import StepProgram
 
 pytestmark = [
     *needs("onnx", "onnxruntime", "onnxscript", "selenium"),
@@ -30,10 +33,10 @@ K, D = 4, 32
 class Page:
     """What a visitor does."""
 
-    def __init__(self, driver: Any, url: str):
+    def __init__(self, driver: Any, url: str, until: str = "!document.getElementById('generate').disabled"):
         self.driver = driver
         driver.get(url)
-        self.wait("!document.getElementById('generate').disabled")
+        self.wait(until)
 
     def js(self, source: str, *values: Any) -> Any:
         return self.driver.execute_script(f"return {source}", *values)
@@ -47,14 +50,14 @@ class Page:
     def click(self, selector: str) -> None:
         self.js("document.querySelector(arguments[0]).click()", selector)
 
-    def generate(self, prompt: str, most: int, temperature: float = 0) -> None:
+    def generate(self, prompt: str, most: int, temperature: float = 0, seed: str = "") -> None:
         self.js(
-            """(([prompt, most, temperature]) => {
-              for (const [id, value] of Object.entries({ prompt, most, temperature }))
+            """(([prompt, most, temperature, seed]) => {
+              for (const [id, value] of Object.entries({ prompt, most, temperature, seed }))
                 document.getElementById(id).value = value;
               document.getElementById('generate').click();
             })(arguments)""",
-            prompt, str(most), str(temperature),
+            prompt, str(most), str(temperature), seed,
         )  # fmt: skip
         self.wait("!document.getElementById('generate').disabled")
 
@@ -216,6 +219,46 @@ def test_a_fork_goes_on_from_the_same_memory_beside_the_first(page):
     assert page.ids() == kept
 
 
+def test_a_seed_repeats_a_text_and_another_seed_or_none_writes_another(page):
+    def written(seed: str, fork: bool = False) -> list[list[int]]:
+        page.click("#restart")
+        page.wait("smtTexts().length === 1 && smtTexts()[0].read === 0")
+        if fork:
+            page.click("#fork")
+            page.wait("smtTexts().length === 2")
+        page.generate(PROMPT, 30, temperature=1, seed=seed)
+        return [page.ids(text) for text in range(1 + fork)]
+
+    one = written("1")
+    assert written("1") == one != written("2")
+    assert written("") != written("")
+    first, second = written("1", fork=True)
+    assert [first] == one and second != first
+
+
+def test_a_seed_that_is_no_whole_number_is_refused_before_anything_is_read(page):
+    for seed in ("-1", "1.5", "4294967296"):
+        page.generate(PROMPT, 5, seed=seed)
+        assert not page.js("document.getElementById('seed').validity.valid") and page.ids() == []
+    page.generate(PROMPT, 5, seed="4294967295")
+    assert len(page.ids()) == 5
+
+
+def test_draws_of_a_seed_spread_evenly(page):
+    counts = page.driver.execute_async_script(
+        """const [finish] = arguments;
+        import('./random.js').then(({ drawsOf }) => {
+          const counts = new Array(20).fill(0);
+          for (let seed = 0; seed < 1000; seed++) {
+            const draw = drawsOf(seed, seed % 2);
+            for (let i = 0; i < 20; i++) counts[Math.floor(20 * draw())] += 1;
+          }
+          finish(counts);
+        });"""
+    )
+    assert sum(counts) == 20_000 and all(850 < count < 1150 for count in counts)
+
+
 def test_a_long_prompt_leaves_the_page_alive_and_can_be_stopped(page):
     answer = page.driver.execute_async_script(
         """const finish = arguments[1];
@@ -233,6 +276,51 @@ def test_a_long_prompt_leaves_the_page_alive_and_can_be_stopped(page):
     slowest, ticks = answer
     assert slowest < 1000 and ticks >= 40
     assert page.js("smtTexts()[0].read") > 0
+
+
+@contextmanager
+def page_with_cdn(model: SMTForCausalLM, program: Path, folder: Path, runtime: Path) -> Iterator[str]:
+    """The page of a program, without --runtime, in a new folder; a server of `runtime` stands for the CDN."""
+    folder.mkdir()
+    shutil.copyfile(program, folder / "model.onnx")
+    write_page(folder, StepProgram(model), page_tokenizer(load_tokenizer("example")), "a tiny model", None)
+    written = (folder / "model.json").read_text("utf-8")
+    with served(runtime) as cdn, served(folder) as url:
+        assert written.count(FROM_CDN) == 1
+        (folder / "model.json").write_text(written.replace(FROM_CDN, cdn), "utf-8")
+        yield url
+
+
+def test_the_runtime_of_a_cdn_is_loaded_where_it_is_what_was_published(browser, model, folder, tmp_path):
+    expected, _ = greedy(model, load_tokenizer("example")(PROMPT)["input_ids"], 20)
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", folder / "runtime") as url:
+        page = Page(browser[0], url)
+        page.generate(PROMPT, 20)
+    assert page.ids() == expected
+
+
+FAILED = "document.getElementById('status').classList.contains('wrong')"
+
+
+@pytest.mark.parametrize("name", RUNTIME_INTEGRITY)
+def test_a_changed_byte_of_the_cdn_is_refused_in_a_sentence(browser, model, folder, tmp_path, name):
+    shutil.copytree(folder / "runtime", tmp_path / "cdn")
+    whole = (folder / "runtime" / name).read_bytes()
+    (tmp_path / "cdn" / name).write_bytes(whole[:-1] + b" ")  # JavaScript runs as before
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", tmp_path / "cdn") as url:
+        page = Page(browser[0], url, FAILED)
+    assert page.status().startswith(f"{name} of 127.0.0.1:") and page.status().endswith(
+        " is not the file that this page was made for, so it was not run; "
+        "reload the page, or export it with --runtime."
+    )
+    assert page.js("document.getElementById('generate').disabled")
+
+
+def test_a_cdn_without_the_runtime_is_named_in_a_sentence(browser, model, folder, tmp_path):
+    (tmp_path / "cdn").mkdir()
+    with page_with_cdn(model, folder / "model.onnx", tmp_path / "page", tmp_path / "cdn") as url:
+        page = Page(browser[0], url, FAILED)
+    assert page.status().startswith("The runtime could not be loaded from http://127.0.0.1:")
 
 
 TEXTS = (

@@ -1,6 +1,8 @@
 """The step program and what stands beside it, without any other runtime."""
 
 import base64
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +122,27 @@ def test_a_page_names_every_file_that_it_loads_and_no_markup_of_a_title(tmp_path
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "<title>bmy modelb</title>" in page and "{{" not in page
     assert (tmp_path / "README.md").read_text("utf-8").startswith("---\ntitle: bmy modelb\nsdk: static\n")
-    for name in ("style.css", "page.js", "text.js", "worker.js", "bpe.js", "state.js", "model.json"):
+    for name in (
+        "style.css",
+        "page.js",
+        "text.js",
+        "worker.js",
+        "bpe.js",
+        "random.js",
+        "state.js",
+        "model.json",
+    ):
         assert (tmp_path / name).is_file()
     for source in tmp_path.glob("*.js"):
         assert len(source.read_text("utf-8").splitlines()) <= 300
+
+
+def test_a_page_checks_every_file_that_it_loads_from_a_cdn(tmp_path):
+    write_page(tmp_path, StepProgram(tiny_model()), page_tokenizer(byte_tokenizer()), "a", None)
+    about = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    loaded = re.search(r"RUNTIME = (\[.*\]);", (tmp_path / "worker.js").read_text("utf-8"))
+    assert loaded is not None and json.loads(loaded[1]) == list(about["integrity"])
+    assert about["runtime"].startswith("https://")
 
 
 def test_the_command_says_what_is_missing_or_wrong(tmp_path, capsys, monkeypatch):

@@ -108,7 +108,9 @@ function generate() {
     text.write(prompt, "prompt");
     text.begin();
   }
-  order("generate", { prompt, temperature: Number(at("temperature").value), most: Number(at("most").value) });
+  const number = (id) => Number(at(id).value);
+  const seed = at("seed").value === "" ? null : number("seed");
+  order("generate", { prompt, temperature: number("temperature"), seed, most: number("most") });
 }
 
 at("form").onsubmit = (event) => {

@@ -2,10 +2,12 @@
 // A text has a memory of its own; the page may keep two of them.
 
 import { Tokenizer } from "./bpe.js";
+import { drawsOf } from "./random.js";
 import { readState, writeState } from "./state.js";
 
 // The smallest module with a SIMD instruction.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
 const PAUSE = 12; // milliseconds of work, after which messages of the page are looked at
 
 let ort, session, about, tokenizer, initial;
@@ -22,14 +24,11 @@ async function load() {
     throw new Error("This browser has no WebAssembly SIMD, which the model needs; update it.");
   }
   about = await (await found("./model.json")).json();
-  const base = new URL(about.runtime, self.location.href).href;
-  try {
-    ort = await import(base + "ort.wasm.min.mjs");
-  } catch {
-    throw new Error(`The runtime could not be loaded from ${base}; check the network.`);
-  }
+  const base = new URL(about.runtime, self.location.href);
+  const [api, mjs, wasm] = await Promise.all(RUNTIME.map((name) => runtimeUrl(base, name)));
+  ort = await import(api).catch(() => { throw unreachable(base); });
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmPaths = base;
+  ort.env.wasm.wasmPaths = { mjs, wasm };
   const model = new Uint8Array(await (await found("./model.onnx")).arrayBuffer());
   try {
     session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
@@ -51,6 +50,22 @@ async function found(path) {
   return answer;
 }
 
+const unreachable = (base) => new Error(`The runtime could not be loaded from ${base}; check the network.`);
+
+/** Where to load a file of the runtime: at its own address, or, if it has to be checked, at that of the checked bytes. */
+async function runtimeUrl(base, name) {
+  const url = base + name, integrity = about.integrity[name];
+  if (!integrity) return url;
+  const answer = await fetch(url, { integrity }).catch(() => null);
+  if (answer?.ok) return URL.createObjectURL(await answer.blob());
+  const there = await fetch(url, { method: "HEAD" }).catch(() => null); // the browser does not say why it refused
+  if (!there?.ok) throw unreachable(base);
+  throw new Error(
+    `${name} of ${base.host} is not the file that this page was made for, so it was not run; ` +
+    "reload the page, or export it with --runtime.",
+  );
+}
+
 const firstLine = (error) => String(error?.message ?? error).split("\n")[0].slice(0, 200);
 
 /** Read one token. */
@@ -64,13 +79,13 @@ async function step(text, token) {
   if (token !== about.nothing) text.read += 1;
 }
 
-/** The most probable id, or one drawn. */
-function choose(logits, temperature) {
+/** The most probable id, or one drawn. draw: a function of numbers in [0, 1). */
+function choose(logits, temperature, draw) {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
   if (temperature <= 0) return best;
   const weights = Float64Array.from(logits, (value) => Math.exp((value - logits[best]) / temperature));
-  let left = Math.random() * weights.reduce((sum, weight) => sum + weight, 0);
+  let left = draw() * weights.reduce((sum, weight) => sum + weight, 0);
   for (let i = 0; i < weights.length; i++) if ((left -= weights[i]) < 0) return i;
   return best;
 }
@@ -101,16 +116,18 @@ async function readPrompt(index, prompt) {
   }
 }
 
-/** Every text reads the prompt, then they go on in turn. */
-async function generate({ prompt, temperature, most }) {
+/** Every text reads the prompt, then they go on in turn. seed: null for a random one. */
+async function generate({ prompt, temperature, seed, most }) {
   stopped = false;
+  seed ??= Math.floor(Math.random() * 2 ** 32);
+  const draws = texts.map((_, index) => drawsOf(seed, index)); // a fork and the first write different texts
   const going = new Set(texts.keys());
   const ends = new Set([about.eos].flat()); // one id, a list of them, or null
   for (const index of going) await readPrompt(index, prompt);
   for (let count = 0; count < most && going.size && !stopped; count++) {
     for (const index of going) {
       const text = texts[index];
-      const id = choose(text.logits, temperature);
+      const id = choose(text.logits, temperature, draws[index]);
       await step(text, id);
       say("token", { index, id, bytes: tokenizer.bytesOf(id), memory: text.memory.slice(), read: text.read });
       if (ends.has(id)) going.delete(index);
