@@ -113,7 +113,10 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     if name == "example":
         name = str(EXAMPLE)
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # made up where there is a config.json alone
+            raise ValueError("it has no vocabulary")
+        return tokenizer
     except Exception as error:  # `tokenizers` raises nothing more special for files that are damaged
         if "trust_remote_code" in str(error):
             raise ValueError(

@@ -1,12 +1,14 @@
 """What must hold between model, teacher, arguments and data; checked before any work is done."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, LoggerType, broadcast_object_list
+from accelerate.utils import LoggerType, broadcast_object_list
 
 from smt_hf.data.dataset import SequenceDataset
 from smt_hf.hub.push import check_access
@@ -21,8 +23,10 @@ from .teacher import SMTTeacher
 
 # The readout is the teacher's decoder, and memories are exchanged, so these must be equal.
 SHARED = "vocab_size hidden_size num_memory_tokens num_readout_layers num_attention_heads intermediate_size"
-# Evaluation and hand-over between phases need whole weights.
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+# Set by a launch or a plugin that asks for sharding. Accelerate overlooks it on a CPU, so this does not.
+SHARDING = tuple(
+    f"ACCELERATE_USE_{name}" for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
+)
 
 
 def trackers_of(args: SMTPretrainingArguments) -> list[str] | None:
@@ -42,17 +46,29 @@ def trackers_of(args: SMTPretrainingArguments) -> list[str] | None:
     return args.trackers or None
 
 
-def check_processes(accelerator: Accelerator, args: SMTPretrainingArguments) -> None:
-    """Raise a ValueError for a way to share out the work that training cannot do, or return."""
-    if accelerator.distributed_type in SHARDING:
-        raise ValueError(
-            f"distributed_type is {accelerator.distributed_type.value}; pretraining needs whole weights on "
-            f"every device, so use MULTI_GPU (docs/scaling.md has the arithmetic)."
-        )
+def accelerator_for(args: SMTPretrainingArguments) -> Accelerator:
+    """What moves the work to devices and processes.
+
+    Raises ValueError for a way to share out the work that training cannot do.
+    """
+    for name in SHARDING:
+        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
+            raise ValueError(
+                f"{name} is {os.environ[name]}, and pretraining needs whole weights on every device; start it "
+                f"with torchrun alone, or with accelerate launch --multi_gpu."
+            )
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
+        mixed_precision=args.mixed_precision,
+        dynamo_backend="inductor" if args.torch_compile else "no",
+        log_with=trackers_of(args),
+        project_dir=args.output_dir,
+    )
     if args.batch_size % (args.gradient_accumulation_steps * accelerator.num_processes):
         raise ValueError(
             f"batch_size {args.batch_size} does not divide over {accelerator.num_processes} processes."
         )
+    return accelerator
 
 
 def check_consistency(

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 
 from smt_hf.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 
+KINDS = "give a causal language model, such as a GPT-2, Llama or Mamba"
+
 
 class SoftTargets:
     """log p(y_t | x_0 … x_t) by a frozen model, for rows as they are trained on: from their first token.
@@ -30,28 +32,18 @@ class SoftTargets:
         Raises ValueError, in one sentence, for what is no causal language model, is not to be had, or needs
         code of its own.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        from transformers import AutoModelForCausalLM
 
-        try:
-            config = AutoConfig.from_pretrained(name)
-        except Exception as error:  # `transformers` and the Hub raise many kinds
-            raise ValueError(f"teacher {name!r} cannot be loaded: {because(error)}") from error
-        kind = config.model_type
-        if getattr(config, "is_encoder_decoder", False) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise ValueError(
-                f"teacher {name!r} is of type {kind!r}, which is no causal language model; give one such as "
-                f"GPT-2, Llama or Mamba."
-            )
+        check_kind(name)
         half = torch.accelerator.is_available() if half is None else half
         dtype = torch.bfloat16 if half else torch.float32
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, use_safetensors=True, output_loading_info=True
+                name, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
             )
             model, info = loaded
-        except Exception as error:
-            raise ValueError(f"teacher {name!r} cannot be loaded: {because(error)}") from error
+        except Exception as error:  # `transformers` and the Hub raise many kinds
+            raise ValueError(f"teacher {name!r} {why_not(name, error)}") from error
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"teacher {name!r} has no weights for {', '.join(missing[:4])}; give a whole model."
@@ -59,7 +51,10 @@ class SoftTargets:
         return cls(model, vocab_size, f"teacher {name!r}")
 
     def check(self, row: torch.Tensor) -> None:
-        """Raise a ValueError unless the model reads rows as long as this one, (T,), and speaks of all ids."""
+        """Raise a ValueError unless the model can teach on rows like this one, (T,).
+
+        It must read as many tokens, speak of all ids, in finite numbers, and know nothing of what comes later.
+        """
         config = self.model.config.get_text_config()
         longest = getattr(config, "max_position_embeddings", None)
         if longest and len(row) > longest:
@@ -71,8 +66,15 @@ class SoftTargets:
                 f"{self.name} knows {config.vocab_size} token ids, and the model has {self.vocab_size}; train "
                 f"with the teacher's own tokenizer."
             )
-        if not self(row[None]).isfinite().all():
+        half = len(row) // 2
+        other = torch.cat([row[:half], (row[half:] + 1) % self.vocab_size])
+        said, changed = self(torch.stack([row, other]))
+        if not said.isfinite().all():
             raise ValueError(f"{self.name} answers with numbers that are not finite; give another one.")
+        moved = (said - changed).abs()
+        # A masked language model loads as a causal one. Rounding alone moves an answer, too.
+        if half and moved[:half].max() > 0.05 * moved[half:].max():
+            raise ValueError(f"{self.name} sees the tokens that it is to predict; {KINDS}.")
 
     def fingerprint(self) -> str:
         """Changes with the configuration and the weights."""
@@ -92,9 +94,29 @@ class SoftTargets:
         return F.log_softmax(logits[..., : self.vocab_size].float(), dim=-1)
 
 
+def check_kind(name: str) -> None:
+    """Raise ValueError where a teacher has no configuration, or that of no causal language model."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(f"teacher {name!r} {why_not(name, error)}") from error
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(f"teacher {name!r} is of type {kind!r}, which is no causal language model; {KINDS}.")
+
+
 def own_tokenizer(teacher: str, asked: str | None) -> Any:
-    """The tokenizer of a given teacher. Raises ValueError where another one was asked for."""
-    tokenizer = load_tokenizer(str(Path(teacher).resolve()) if Path(teacher).exists() else teacher)
+    """The tokenizer of a given teacher. Raises ValueError where it has none, or another one was asked for."""
+    check_kind(teacher)
+    try:
+        tokenizer = load_tokenizer(str(Path(teacher).resolve()) if Path(teacher).exists() else teacher)
+    except ValueError as error:
+        raise ValueError(
+            f"teacher {teacher!r} has no tokenizer that loads; give a model that was saved with its own."
+        ) from error
     if asked is not None and tokenizer_fingerprint(load_tokenizer(asked)) != tokenizer_fingerprint(tokenizer):
         raise ValueError(
             f"tokenizer is {asked!r}, and teacher {teacher!r} has another one; leave tokenizer out to use the "
@@ -103,7 +125,38 @@ def own_tokenizer(teacher: str, asked: str | None) -> Any:
     return tokenizer
 
 
-def because(error: Exception) -> str:
+def why_not(name: str, error: BaseException) -> str:
+    """Why a teacher of this name did not load, and what would be right: what follows its name in a sentence."""
+    from huggingface_hub import errors
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+    def raised(*kinds: type[Exception]) -> bool:
+        return any(isinstance(one, kinds) for one in causes)
+
+    place = Path(name)
+    if place.is_file():
+        return "is a file; give the folder that it is in."
+    if "`model_type` key" in str(error):
+        return "has no config.json that names a type; give a model that save_pretrained wrote."
+    if "trust_remote_code" in str(error):
+        return f"needs code of its own, which is not run; {KINDS}."
+    if raised(errors.GatedRepoError):  # a kind of RepositoryNotFoundError
+        return "is gated on the Hub; ask for access on its page, and log in with hf auth login."
+    if raised(errors.RepositoryNotFoundError, errors.HFValidationError):
+        return f"is neither a folder nor a repository of the Hub that you may read; {KINDS}."
+    if raised(errors.LocalEntryNotFoundError):
+        return "is no folder and was not downloaded before, and the Hub does not answer; give a folder."
+    if "file named" in str(error):
+        return "has no weights in the format safetensors; give a whole model that save_pretrained wrote."
+    return f"cannot be loaded: {because(error)}"
+
+
+def because(error: BaseException) -> str:
     """An error of another library on one line, which is not a long one."""
     said = " ".join(str(error).split())
     return said if len(said) < 300 else said[:300] + " …"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
 from tqdm.auto import tqdm
@@ -24,7 +23,7 @@ from smt_hf.runs.record import RunRecord, new_record
 
 from . import schedule
 from .batching import batches_at_length
-from .checks import check_consistency, check_phase, check_processes, claim, index_of, trackers_of
+from .checks import accelerator_for, check_consistency, check_phase, claim, index_of
 from .finishing import finish
 from .phases import PHASES, Moment, Objective, draws, phases_of
 from .soft_targets import SoftTargets
@@ -73,14 +72,7 @@ class SMTPretrainer:
         self.phases = phases_of(args)
         self.full_length = self.train_dataset.sequence_length
         check_consistency(model, self.teacher, args, self.train_dataset, self.full_length, soft_targets)
-        self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # else processes under torchrun do not find one another
-            mixed_precision=args.mixed_precision,
-            dynamo_backend="inductor" if args.torch_compile else "no",
-            log_with=trackers_of(args),
-            project_dir=args.output_dir,
-        )
-        check_processes(self.accelerator, args)
+        self.accelerator = accelerator_for(args)
         self.step, self.tokens, self.sequential_steps, self.seconds = 0, 0, 0, 0.0
         self.phase_index, self.agreed_seconds = 0, 0.0
         self.signals, self.agreed_signal = StopSignals(), 0

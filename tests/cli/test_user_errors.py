@@ -61,6 +61,7 @@ PRETRAIN = {
     "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'", "retrieval"]),
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'", "existing file"]),
     "unknown tokenizer": (["--tokenizer", "no-such/tokenizer"], ["'no-such/tokenizer'", "'byte'"]),
+    "unknown teacher": (["--teacher", "nowhere"], ["teacher 'nowhere' is no folder", "give a folder"]),
     "both budgets": (["--max-minutes", "1.5"], ["--max-steps is 2", "--max-minutes is 1.5", "exactly one"]),
     "no steps": (["--max-steps", "0"], ["--max-steps is 0"]),
     "heads that do not divide": (

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config
 
 from smt_hf.data import byte_tokenizer, load_tokenizer, symbol_tokenizer
 from smt_hf.data.tokenizer import is_byte_tokenizer, tokenizer_fingerprint
@@ -96,6 +96,9 @@ def test_impossible_symbols_are_refused(symbols: list[str]) -> None:
 def test_an_unknown_tokenizer_is_named_with_what_would_be_right(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'nobody/nothing' .*'byte', a folder .* Hugging Face"):
         load_tokenizer("nobody/nothing")
+    with pytest.raises(ValueError, match="this folder holds none"):
+        load_tokenizer(str(tmp_path))
+    GPT2Config().save_pretrained(tmp_path)  # of which `transformers` makes a tokenizer that reads nothing
     with pytest.raises(ValueError, match="this folder holds none"):
         load_tokenizer(str(tmp_path))
 

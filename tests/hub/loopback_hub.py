@@ -22,6 +22,7 @@ LARGE = (".safetensors",)  # kept as LFS objects, like the Hub does
 @dataclass
 class Repository:
     private: bool
+    gated: bool = False  # closed to all
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sha → path → content
     branches: dict[str, str] = field(default_factory=dict)  # name → sha
     messages: list[str] = field(default_factory=list)
@@ -119,6 +120,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         found, owner = self.state.repositories.get(name), name.split("/")[0]
         if found is None or (found.private and self.user() != owner):
             raise Answer(404, "RepoNotFound", "Repository not found")
+        if found.gated:
+            raise Answer(403, "GatedRepo", "Access to this repository is restricted")
         if write and self.user() != owner:
             raise Answer(403, text="Forbidden")
         return found

@@ -15,9 +15,11 @@ from hub_client import Client, server_for
 from loopback_hub import TOKENS, LoopbackHub, Repository
 from safetensors.torch import load_file, save_file
 from tiny_run import TINY, make_run, python_of
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.cli import main
+from smt_hf.data import byte_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "docs" / "states.md"
 CODE = {path.name for path in (Path(__file__).parents[2] / "smt_hf" / "models").glob("*.py")} - {"__init__.py"}
@@ -404,3 +406,35 @@ def test_the_recipe_for_a_prompt_shipped_with_the_model_works_as_written(server,
     with closing(Client(server, tmp_path, token=None)) as other:
         other("import sys\nsys.modules['smt_hf'] = None")
         assert other(use + "\nvalue = output[0, -40:].tolist()") == expected
+
+
+TEACHERS = {
+    "nowhere": "is neither a folder nor a repository of the Hub that you may read; give a causal",
+    "private": "is neither a folder nor a repository of the Hub that you may read; give a causal",
+    "gated": "is gated on the Hub; ask for access on its page, and log in with hf auth login",
+    "config.json": "has no config.json that names a type; give a model",
+}
+
+
+def test_a_teacher_comes_from_the_hub_or_one_sentence_says_why_not(hub, client, run_folder, tmp_path):
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    LlamaForCausalLM(LlamaConfig(vocab_size=258, **sizes)).save_pretrained(tmp_path / "llama")
+    byte_tokenizer().save_pretrained(tmp_path / "llama")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "llama").iterdir()}
+    for name in [*TEACHERS, "whole"]:
+        if name != "nowhere":  # else without the file of its name
+            repository = Repository(private=name == "private", gated=name == "gated")
+            repository.commit("main", {path: whole[path] for path in whole if path != name}, "teacher")
+            hub.repositories[f"shelf/{name}"] = repository
+    words = [*TINY, "--dataset", run_folder.parent / "lines.txt", "--output-dir", tmp_path / "run", "--teacher"]
+    for name, sentence in TEACHERS.items():
+        assert client.smt_hf(*words, f"shelf/{name}") == 2
+        line = client.text.splitlines()[-1]
+        assert line.startswith(f"smt-hf pretrain: error: teacher 'shelf/{name}' {sentence}"), client.text
+    assert not (tmp_path / "run").exists()
+    assert client.smt_hf(*words, "shelf/whole") == 0, client.text

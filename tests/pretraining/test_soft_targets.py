@@ -2,6 +2,7 @@
 # mypy: disable-error-code="arg-type, union-attr"
 """A given causal language model tells a student what it expects; it is read, never trained."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny_training import random_batch, tiny_student, tiny_teacher
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     GPT2Config,
     LlamaConfig,
@@ -46,6 +48,12 @@ def save_teacher(folder: Path, model: PreTrainedModel) -> str:
 def causal_lm(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(FAMILIES[family])
+
+
+def masked_lm() -> PreTrainedModel:
+    """It loads whole as a causal language model, which `transformers` remarks in its log."""
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=BYTES, hidden_size=16, initializer_range=1.0, **LAYERS))
 
 
 @pytest.fixture
@@ -168,11 +176,12 @@ def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):
         (lambda: T5ForConditionalGeneration(T5Config(vocab_size=BYTES, d_model=16, d_ff=16, num_layers=1)), {},
          "'t5', which is no causal language model"),
         (lambda: BertModel(BertConfig(vocab_size=BYTES, hidden_size=16, **LAYERS)), {}, "no weights for"),
+        (masked_lm, {}, "sees the tokens that it is to predict; give a causal language model"),
         (lambda: causal_lm("llama"), {"sequence_length": 100}, "reads 64 tokens, and sequence_length is 100"),
         (lambda: causal_lm("gpt2"), {"tokenizer": "example"}, "has another one; leave tokenizer out"),
         (lambda: causal_lm("gpt2"), {"dataset": "retrieval"}, "is no text; leave teacher out"),
     ],
-    ids=["encoder-decoder", "encoder only", "too long", "another tokenizer", "no text"],
+    ids=["encoder-decoder", "encoder only", "masked", "too long", "another tokenizer", "no text"],
 )  # fmt: skip
 def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path, text, make, changes, said):
     teacher = save_teacher(tmp_path / "teacher", make())
@@ -181,10 +190,70 @@ def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path, text, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_answers_nan_or_is_nowhere_is_refused(tmp_path, text):
+def test_a_teacher_that_answers_nan_is_refused(tmp_path, text):
     broken = causal_lm("gpt2")
     torch.nn.init.constant_(broken.transformer.ln_f.weight, float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         build(spec(tmp_path, text, save_teacher(tmp_path / "teacher", broken)))
-    with pytest.raises(ValueError, match="nowhere"):
-        build(spec(tmp_path, text, str(tmp_path / "nowhere")))
+
+
+def test_rounding_is_not_taken_for_a_look_ahead():
+    model = causal_lm("llama").to(torch.bfloat16)
+    said = SoftTargets(model, BYTES)
+    answer = model.forward
+
+    def rounded(**options: Any) -> Any:
+        outputs = answer(**options)
+        outputs.logits = outputs.logits * (1 + 0.004 * torch.randn_like(outputs.logits))
+        return outputs
+
+    model.forward = rounded
+    said.check(torch.arange(40))
+
+
+def rewrite(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), encoding="utf-8")
+
+
+DAMAGE = {
+    "an empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "has no config.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "in the format safetensors"),
+    "weights as pickles": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "in the format safetensors",
+    ),
+    "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"{"), "cannot be loaded"),
+    "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("token*")], "has no tokenizer"),
+    "an unknown type": (lambda folder: rewrite(folder, model_type="own"), "cannot be loaded"),
+    "code of its own": (
+        lambda folder: rewrite(folder, model_type="own", auto_map={"AutoConfig": "own.Config"}),
+        "needs code of its own",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_folder_that_is_no_whole_model_is_refused_by_its_name(tmp_path, text, case):
+    teacher = save_teacher(tmp_path / "teacher", causal_lm("gpt2"))
+    damage, said = DAMAGE[case]
+    damage(Path(teacher))
+    with pytest.raises(ValueError, match=said) as refusal:
+        build(spec(tmp_path, text, teacher))
+    assert str(refusal.value).startswith(f"teacher {teacher!r} ") and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "is no folder and was not downloaded before, and the Hub does not answer"),
+        ("no-such/teacher", "is no folder and was not downloaded before, and the Hub does not answer"),
+        ("runs/no/where", "is neither a folder nor a repository"),
+        ("byte", "is no folder"),
+        ("text.txt", "is a file; give the folder"),
+    ],
+)
+def test_a_name_that_leads_to_no_model_is_refused_as_a_teacher(tmp_path, text, name, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"^teacher '{name}' {said}"):
+        build(spec(tmp_path, text, name))

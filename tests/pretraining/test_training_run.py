@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from tiny_training import (
     PeriodicStream,
     Stream,
@@ -350,11 +349,21 @@ def test_a_finished_run_is_neither_overwritten_nor_resumed(tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_a_sharded_launch_is_refused_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(ValueError, match=r"distributed_type is FSDP.*use MULTI_GPU"):
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_a_sharded_launch_is_refused_before_any_work(tmp_path, monkeypatch, kind):
+    """As `accelerate launch` asks for it. Accelerate alone would train unsharded on a CPU, and not say so."""
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ValueError, match=rf"ACCELERATE_USE_{kind} is true.*torchrun alone"):
         tiny_trainer(tmp_path / "run", Stream(), Stream())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plugin_that_shards_is_refused_as_its_launch_is(tmp_path, monkeypatch):
+    """A script of one's own may give it to an `Accelerator`, whose state ours would share."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    Accelerator(cpu=True, fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=2))
+    with pytest.raises(ValueError, match=r"ACCELERATE_USE_FSDP is true"):
+        tiny_trainer(tmp_path / "run", Stream(), Stream())
 
 
 class HalfAsked(Stream):
