@@ -131,6 +131,8 @@ class Gate:
         except Refused as error:
             with suppress(TimeoutError):  # a client that reads nothing is told nothing, and makes room
                 await asyncio.wait_for(reply.error(error), self.limits.body_seconds)
+        except asyncio.CancelledError:
+            pass  # the server ends and waits no longer; it would log this as a failure, with a traceback
         finally:
             self.waiting -= 1
 

@@ -288,6 +288,22 @@ def test_a_client_that_reads_nothing_does_not_hold_its_place_for_ever(model):
         assert gate.waiting == 0
 
 
+def test_a_server_that_ends_breaks_an_answer_off_without_a_traceback(gate, engine):
+    """It cancels what is under way, and logs what its application raises."""
+    body = json.dumps({"prompt": "x", "max_tokens": 500, "stream": True}).encode()
+
+    async def serve_and_end() -> None:
+        work = asked_of(gate, "POST", "/v1/completions", [body], {}, stops_reading=lambda: True)
+        answering = asyncio.ensure_future(work)
+        while gate.waiting == 0 or not engine.rows:
+            await asyncio.sleep(0.001)
+        answering.cancel()
+        await answering
+
+    asyncio.run(serve_and_end())
+    assert gate.waiting == 0
+
+
 def test_a_failure_in_a_stream_is_its_last_event(gate, engine, monkeypatch):
     step = engine.step
 
