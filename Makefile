@@ -25,7 +25,7 @@ test: lint  ## lint, then run the tests
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-soak: $(STAMP)  ## kill and resume training for two minutes (MINUTES=30 for more)
+soak: $(STAMP)  ## kill training, and a server under load, for two minutes each (MINUTES=30 for more)
 	@echo "soak: pytest"
 	@$(BIN)/python -m pytest tests/soak -m slow -s --minutes $(MINUTES)
 
@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "venv: installing the tested versions into .venv (some minutes the first time)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,experiments,report,trackers]'
+		-c constraints.txt -e '.[dev,experiments,report,serve,trackers]'
 	@touch $@
 
 .venv/installed-ecosystem: $(STAMP)

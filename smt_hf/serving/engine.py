@@ -16,7 +16,7 @@ from smt_hf.models.prepacked_linear import prepacked_weights
 from smt_hf.models.state_cache import memory_layer
 
 from .choosing import Choosing, Part, choose, parts_of
-from .prompts import Row, read_tokens
+from .prompts import Row, checked_ids, read_tokens
 from .state_store import Conversations
 from .step import Stepper
 from .stream import QueueFull, ShuttingDown, Stream, Token, wake
@@ -93,6 +93,7 @@ class Engine:
         prompt_logprobs: bool = False,
         logits_processor: Sequence[Any] = (),
         ends: Callable[[int], bool] | None = None,
+        whole: bool = False,
     ) -> Stream:
         """Continue `input_ids`; the tokens come out of the stream that is returned, as they are made.
 
@@ -102,20 +103,16 @@ class Engine:
         prompt_logprobs: whether `stream.prompt_logprobs` shall have those of the prompt, from its second token.
         logits_processor: `LogitsProcessor`s of this request, called with its ids (1, t) and scores (1, V).
         ends: called with each new token in the engine's thread; a text ends with the first that it is true of.
+        whole: the tokens are read when all are there, so that any number of them may wait unread.
 
         The store is asked in the thread of the caller, and may keep it waiting. Raises ValueError for what
         cannot be done, QueueFull, and ShuttingDown after `close`.
         """
-        ids = [int(one) for one in input_ids]
-        size = self.model.config.vocab_size
-        if not ids:
-            raise ValueError("the prompt has no tokens; give at least one, for instance the bos token.")
-        if wrong := [one for one in ids if not 0 <= one < size]:
-            raise ValueError(f"the prompt has token id {wrong[0]}; ids of this model are 0 to {size - 1}.")
+        ids = checked_ids(input_ids, self.model.config.vocab_size)
         if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
             raise ValueError(f"logprobs is {logprobs}; it must be 0 to {MOST_LOGPROBS}.")
         choosing = Choosing(self.model, generation_config, ids, seed, logprobs, logits_processor)
-        row = Row(ids, Stream(len(ids), prompt_logprobs), choosing, self.start, ends)
+        row = Row(ids, Stream(len(ids), prompt_logprobs, whole), choosing, self.start, ends)
         if self.conversations is not None and not prompt_logprobs:
             row.take_up(self.conversations.longest(ids))
         with self.changed:
@@ -138,7 +135,7 @@ class Engine:
         for prompt in prompts:
             if len(streams) == min(self.max_batch, self.max_queue):
                 answers.append([token.id for token in streams.popleft().collect()])
-            streams.append(self.submit(prompt, generation_config, **options))
+            streams.append(self.submit(prompt, generation_config, whole=True, **options))
         return answers + [[token.id for token in stream.collect()] for stream in streams]
 
     def stats(self) -> dict[str, int]:
@@ -283,10 +280,12 @@ class Engine:
         row.choosing.new_ids.append(token.id)
         row.stream.tokens.append(token)
         reason = row.ended_by(token.id)
-        if reason is None:
+        unread = row.stream.unread() if reason is None else None
+        if reason is None and unread is None:
             return True
         self._remember(row, memory)
-        row.stream.finish(reason)
+        self.counts["cancelled"] += unread is not None
+        row.stream.finish(reason or "error", unread)
         return False
 
     def _read(self, woken: list[Stream]) -> None:

@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 @dataclass
 class Limits:
     """tokens: of an answer. prompt: tokens of a prompt. seconds: of generating one answer. body: bytes.
-    body_seconds: for sending a body. waiting: connections at once.
+    body_seconds: for sending a body, and for reading a refusal. waiting: connections at once.
     """
 
     tokens: int = 4096
@@ -128,7 +129,10 @@ class Gate:
         try:
             await self.pass_on(scope["method"], scope["path"], headers, receive, reply)
         except Refused as error:
-            await reply.error(error)
+            with suppress(TimeoutError):  # a client that reads nothing is told nothing, and makes room
+                await asyncio.wait_for(reply.error(error), self.limits.body_seconds)
+        except asyncio.CancelledError:
+            pass  # the server ends and waits no longer; it would log this as a failure, with a traceback
         finally:
             self.waiting -= 1
 

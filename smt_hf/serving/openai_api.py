@@ -162,6 +162,7 @@ class OpenAIApi:
                         prompt_logprobs=bool(asked.get("echo")) and asked["logprobs"] is not None,
                         logits_processor=[OpenAIPenalties(len(prompt), *penalties)] if any(penalties) else (),
                         ends=Text(self.tokenizer, asked["stops"]).ends if asked["stops"] else None,
+                        whole=not asked.get("stream"),
                     )
                     choices.append(Choice(stream, Text(self.tokenizer, asked["stops"])))
         except BaseException:

@@ -1,6 +1,6 @@
 """Reading prompts: a chunk of several at once, each from its own memory on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,16 @@ class Row:
         if token in self.choosing.ends or (self.ends is not None and self.ends(token)):
             return "stop"
         return "length" if len(self.choosing.new_ids) >= self.choosing.max_new_tokens else None
+
+
+def checked_ids(input_ids: Sequence[int], size: int) -> list[int]:
+    """The ids of a prompt. Raises ValueError for what a model with `size` token ids cannot read."""
+    ids = [int(one) for one in input_ids]
+    if not ids:
+        raise ValueError("the prompt has no tokens; give at least one, for instance the bos token.")
+    if wrong := [one for one in ids if not 0 <= one < size]:
+        raise ValueError(f"the prompt has token id {wrong[0]}; ids of this model are 0 to {size - 1}.")
+    return ids
 
 
 def read_tokens(model: Any, rows: list[Row], counts: list[int]) -> None:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple
 
+MOST_UNREAD = 4096  # tokens
+
 
 class QueueFull(Exception):
     """There are as many requests waiting as may wait."""
@@ -13,6 +15,10 @@ class QueueFull(Exception):
 
 class ShuttingDown(Exception):
     """The engine takes no more requests."""
+
+
+class Unread(Exception):
+    """A reader does not keep up."""
 
 
 class Token(NamedTuple):
@@ -29,11 +35,12 @@ class Stream:
     prompt_tokens: of the prompt. cached_tokens: of these, how many a stored state had read. finish_reason: None
     as long as tokens come; then "stop" (an end token, the last of the stream), "length", "cancelled" or
     "error", which the reader gets as RuntimeError. prompt_logprobs: `Token`s of the prompt from its second one,
-    if they were asked for. A stream holds no more tokens than the request may have.
+    if they were asked for. whole: the reader wants the tokens when all are there, so any number of them waits
+    for it. Otherwise a text ends with an error where more than `MOST_UNREAD` tokens wait.
     """
 
-    def __init__(self, prompt_tokens: int, wants_prompt: bool):
-        self.prompt_tokens, self.wants_prompt = prompt_tokens, wants_prompt
+    def __init__(self, prompt_tokens: int, wants_prompt: bool, whole: bool = False):
+        self.prompt_tokens, self.wants_prompt, self.whole = prompt_tokens, wants_prompt, whole
         self.cached_tokens = 0
         self.found: Any = None  # (tokens, memory) of a stored state
         self.prompt_logprobs: list[Token] = []
@@ -50,6 +57,12 @@ class Stream:
         self.cancelled = True
 
     # ------------------------------------------------------------ the engine's side, which adds to `tokens`
+
+    def unread(self) -> Unread | None:
+        """What to end with if too much waits for the reader."""
+        if self.whole or len(self.tokens) <= MOST_UNREAD:
+            return None
+        return Unread(f"more than {MOST_UNREAD:,} tokens waited unread; read faster, or ask for fewer.")
 
     def finish(self, reason: str, error: Exception | None = None) -> None:
         self.error, self.finish_reason = error, reason
@@ -82,6 +95,7 @@ class Stream:
 
     def collect(self) -> list[Token]:
         """All tokens, once the last one is there: the reader sleeps meanwhile."""
+        self.whole = True
         ended = self.ended = threading.Event()
         if self.finish_reason is None:
             ended.wait()

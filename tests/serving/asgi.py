@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -32,8 +33,10 @@ async def asked_of(
     raw: list[bytes],
     headers: dict[str, str],
     leaves_after: float | None = None,
+    stops_reading: Callable[[], bool] = lambda: False,
 ) -> Answered:
-    """leaves_after: seconds until the client goes away; None: it stays."""
+    """leaves_after: seconds until the client goes away; None: it stays. stops_reading: whether the client takes
+    no more now, so that `send` waits, as a server's does for a full socket."""
     values = {"host": "localhost:8000", "content-type": "application/json", **headers}
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in values.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": pairs}
@@ -49,6 +52,8 @@ async def asked_of(
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
+        while stops_reading():
+            await asyncio.sleep(0.001)
         sent.append(message)
 
     await app(scope, receive, send)

@@ -10,9 +10,10 @@ import torch
 from tiny_engine import END, VOCAB, alone, greedy, random_prompts, tiny_model
 from transformers import GenerationConfig, LogitsProcessor
 
+from smt_hf.serving import stream
 from smt_hf.serving.choosing import Choosing, choose, parts_of
 from smt_hf.serving.engine import Engine
-from smt_hf.serving.stream import QueueFull, ShuttingDown, Stream
+from smt_hf.serving.stream import QueueFull, ShuttingDown, Stream, Token
 
 SAMPLED = GenerationConfig(max_new_tokens=12, do_sample=True, temperature=0.7, top_k=8, top_p=0.9)
 
@@ -181,6 +182,50 @@ def test_streams_are_read_by_coroutines_too():
 
     with Engine(model, max_batch=4) as engine:
         assert asyncio.run(read_all(engine)) == [alone(model, one, greedy(15)) for one in prompts]
+
+
+@pytest.fixture
+def few_unread(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(stream, "MOST_UNREAD", 20)
+    return 20
+
+
+@pytest.mark.parametrize("reader", ["thread", "coroutine"])
+def test_what_nobody_reads_ends_with_what_was_made_and_a_reason(reader, few_unread):
+    model, endless = tiny_model(), greedy(10**6, eos_token_id=END + VOCAB)
+    got: list[int] = []
+
+    def take(token: Token) -> None:
+        """The first one, and then nothing before the row has been given up."""
+        got.append(token.id)
+        while request.finish_reason is None:
+            time.sleep(0.001)
+
+    async def read() -> None:
+        async for token in request:
+            take(token)
+
+    with Engine(model) as engine:
+        request = engine.submit([1], endless)
+        with pytest.raises(RuntimeError, match="more than 20 tokens waited unread; read faster") as refused:
+            if reader == "thread":
+                for token in request:
+                    take(token)
+            else:
+                asyncio.run(read())
+        assert str(refused.value).count(".") == 1 and request.finish_reason == "error"
+        assert few_unread < len(got) <= few_unread + 2
+        assert got == alone(model, [1], greedy(len(got), eos_token_id=END + VOCAB))
+        assert engine.stats()["generating"] == 0 and engine.stats()["cancelled"] == 1
+
+
+def test_who_wants_the_whole_gets_any_number_of_tokens(few_unread):
+    model, many = tiny_model(), greedy(10 * few_unread, eos_token_id=END + VOCAB)
+    with Engine(model, max_batch=3) as engine:
+        whole = alone(model, [1], many)
+        assert engine.generate([[1]] * 7, many) == [whole] * 7
+        request = engine.submit([1], many, whole=True)
+        assert [token.id for token in request.collect()] == whole
 
 
 def test_a_step_that_fails_fails_its_rows_and_no_later_request(monkeypatch):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from asgi import Answered, ask, asked_of
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.data import byte_tokenizer
+from smt_hf.serving import stream
 from smt_hf.serving.engine import Engine
 from smt_hf.serving.fields import CHAT, RESPONSES
 from smt_hf.serving.gate import Gate, Limits
@@ -244,13 +244,64 @@ def test_too_many_requests_are_told_to_come_back(model):
 
 def test_a_row_is_free_as_soon_as_its_client_has_left(gate, engine):
     body = json.dumps({"prompt": "x", "max_tokens": 500, "logit_bias": {"97": 100}, "stream": True}).encode()
-    for _ in range(3):
-        asyncio.run(asked_of(gate, "POST", "/v1/completions", [body], {}, leaves_after=0.0))
-    for _ in range(200):
-        if not engine.stats()["generating"] + engine.stats()["reading"] + engine.stats()["queued"]:
-            break
-        time.sleep(0.01)
+
+    async def leave_and_wait() -> None:
+        # In one event loop: what it has begun to submit is given up there.
+        for _ in range(3):
+            await asked_of(gate, "POST", "/v1/completions", [body], {}, leaves_after=0.0)
+        while engine.stats()["cancelled"] < before + 3:
+            await asyncio.sleep(0.001)
+
+    before = engine.stats()["cancelled"]
+    asyncio.run(asyncio.wait_for(leave_and_wait(), 10))
     assert engine.stats()["generating"] == engine.stats()["queued"] == 0
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_client_that_stops_reading_frees_its_row_and_hears_why(gate, engine, monkeypatch, n):
+    monkeypatch.setattr(stream, "MOST_UNREAD", 40)
+    asked = greedy(prompt="Once upon", max_tokens=400, n=n, logit_bias={"97": 100})
+    before = engine.stats()["cancelled"]
+
+    def stops_reading() -> bool:
+        stats = engine.stats()
+        return stats["cancelled"] < before + n or stats["generating"] > 0
+
+    body = json.dumps({**asked, "stream": True}).encode()
+    answered = asyncio.run(asked_of(gate, "POST", "/v1/completions", [body], {}, stops_reading=stops_reading))
+    *chunks, last = answered.events
+    assert "more than 40 tokens waited unread" in last["error"]["message"]
+    texts = [""] * n
+    for chunk in chunks:
+        texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
+    assert max(map(len, texts)) > 40 and set("".join(texts)) == {"a"}
+    whole = ask(gate, asked).json  # collected as it comes: not bounded
+    assert [len(choice["text"]) for choice in whole["choices"]] == [400] * n
+
+
+def test_a_client_that_reads_nothing_does_not_hold_its_place_for_ever(model):
+    limits = Limits(tokens=10**6, seconds=0.05, body_seconds=0.05)
+    with Engine(model) as engine:
+        gate = Gate(OpenAIApi(engine, byte_tokenizer(), "mine", limits), "mine", limits=limits)
+        body = json.dumps({"prompt": "x", "max_tokens": 10**6, "stream": True}).encode()
+        asyncio.run(asked_of(gate, "POST", "/v1/completions", [body], {}, stops_reading=lambda: True))
+        assert gate.waiting == 0
+
+
+def test_a_server_that_ends_breaks_an_answer_off_without_a_traceback(gate, engine):
+    """It cancels what is under way, and logs what its application raises."""
+    body = json.dumps({"prompt": "x", "max_tokens": 500, "stream": True}).encode()
+
+    async def serve_and_end() -> None:
+        work = asked_of(gate, "POST", "/v1/completions", [body], {}, stops_reading=lambda: True)
+        answering = asyncio.ensure_future(work)
+        while gate.waiting == 0 or not engine.rows:
+            await asyncio.sleep(0.001)
+        answering.cancel()
+        await answering
+
+    asyncio.run(serve_and_end())
+    assert gate.waiting == 0
 
 
 def test_a_failure_in_a_stream_is_its_last_event(gate, engine, monkeypatch):

@@ -3,9 +3,11 @@
 import itertools
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -21,7 +23,7 @@ from tiny_engine import alone, greedy, random_prompts, tiny_model
 
 from smt_hf.serving import stores
 from smt_hf.serving.engine import Engine
-from smt_hf.serving.state_store import STRIDE, Conversations
+from smt_hf.serving.state_store import HEADER, STRIDE, Conversations, mark
 from smt_hf.serving.stores import MemoryStore, RedisStore, SQLiteStore, open_store
 
 START = torch.zeros(2, 16)
@@ -241,6 +243,30 @@ def test_a_sqlite_file_is_bounded(tmp_path):
     assert SQLiteStore(tmp_path / "states.db").known([(2047).to_bytes(16, "big")])
 
 
+def test_an_idle_conversation_in_a_sqlite_file_costs_its_state_and_at_most_256_bytes_more(tmp_path):
+    """5,120 bytes of random numbers each, as of a GRU of 7 M parameters, with the mark that leads to it."""
+    store, rng = SQLiteStore(tmp_path / "states.db"), random.Random(0)
+    for _ in range(50):
+        entries: dict[bytes, bytes] = {}
+        for _ in range(100):
+            entries |= {rng.randbytes(16): rng.randbytes(HEADER.size + 5120), mark(rng.randbytes(16)): b""}
+        store.put(entries)
+    store.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) / 5000 <= 5120 + 256
+
+
+def test_a_sqlite_file_with_pages_of_another_size_goes_on(tmp_path):
+    old = sqlite3.connect(tmp_path / "states.db")
+    old.executescript("PRAGMA page_size=4096; PRAGMA journal_mode=WAL; CREATE TABLE a (b); DROP TABLE a;")
+    old.close()
+    for number in range(2):
+        store = SQLiteStore(tmp_path / "states.db")
+        assert store.connection.execute("PRAGMA page_size").fetchone() == (4096,)
+        assert store.get([b"0"]) == ((b"0", bytes(5000)) if number else None)
+        store.put({b"0": bytes(5000)})
+        store.close()
+
+
 def test_states_are_whole_or_absent_after_a_kill(tmp_path):
     """A process that writes without end is killed; whatever is found in the file is what was written."""
     program = textwrap.dedent("""
@@ -290,8 +316,6 @@ def test_a_store_that_cannot_be_is_refused_without_its_password(url, said):
 
 
 def test_another_database_and_a_newer_format_are_refused(tmp_path):
-    import sqlite3
-
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE songs (name TEXT)")
     other.commit()

@@ -1,1 +1,1 @@
-"""The soak: runs are killed and resumed for minutes. See `make soak`."""
+"""The soak: training and serving are killed for minutes. See `make soak`."""

@@ -4,7 +4,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--minutes", type=float, default=2.0, help="how long runs are killed and resumed")
+    parser.addoption(
+        "--minutes", type=float, default=2.0, help="how long runs and servers are killed and started again"
+    )
     parser.addoption("--soak-seed", type=int, default=None, help="repeat the soak that printed it")
 
 

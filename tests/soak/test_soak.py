@@ -1,4 +1,4 @@
-"""Killed and resumed for minutes, every run ends as the unbroken one; `make soak` shows the figures."""
+"""Killed for minutes, runs and servers end and answer as the unbroken ones; `make soak` shows the figures."""
 
 import os
 import subprocess
@@ -9,10 +9,13 @@ import pytest
 
 
 @pytest.mark.slow
-def test_no_kill_loses_anything(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("script", ["training.py", "serving.py"])
+def test_no_kill_loses_anything(script: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    if script == "serving.py":
+        pytest.importorskip("uvicorn", reason="needs uvicorn, of the extra serve")
     options = ["--minutes", str(pytestconfig.getoption("--minutes", 2.0))]
     if (seed := pytestconfig.getoption("--soak-seed", None)) is not None:
         options += ["--seed", str(seed)]
     # In a process of its own, which forks: nothing of pytest's must be in it.
-    command = [sys.executable, str(Path(__file__).with_name("soak.py")), str(tmp_path), *options]
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(tmp_path), *options]
     assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0

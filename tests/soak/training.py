@@ -1,6 +1,6 @@
 """Kill runs at random moments, resume them, and compare what they end as with the unbroken run.
 
-`soak.py FOLDER --minutes 2 --seed N` prints the seed, each failure, and how many kills of which kind there
+`training.py FOLDER --minutes 2 --seed N` prints the seed, each failure, and how many kills of which kind there
 were. A run is begun, killed some times, resumed each time, and carried to its end: by one process or two, with
 or without workers, with its corpus packed or still to be packed. A third of the kills come at a moment in time,
 the others at an operation on a file of a chosen kind, so that the same seed kills at the same operations again:
