@@ -68,8 +68,8 @@ class RunSpec(SMTPretrainingArguments):
     )
     teacher_top: int | None = option(
         None,
-        "let the teacher read the corpus once, and keep so many of its most probable next tokens on disk; none: "
-        "ask it at every step",
+        "let the teacher read the corpus once, and keep so many of its most probable next tokens on disk; "
+        "none: ask it at every step",
         MODEL,
         above=0,
     )

@@ -1,9 +1,11 @@
 """A given teacher reads a corpus once; batches then carry what it said."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from test_soft_targets import BYTES, causal_lm, save_teacher, spec, text
+from test_soft_targets import BYTES, causal_lm, save_teacher, spec
 
 from smt_hf import build
 from smt_hf.data import load_data
@@ -12,6 +14,13 @@ from smt_hf.pretraining.soft_targets import SoftTargets
 from smt_hf.pretraining.stored_targets import IDS, LOGPROBS, read_once, spread
 
 LENGTH, TOP = 24, 5
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog. " * 60, encoding="utf-8")
+    return str(path)
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def teacher() -> SoftTargets:
 
 
 def test_each_position_has_what_the_teacher_says_after_the_tokens_before_it(windows):
-    """By a plain loop: rows of 24, each beginning 3 before what the one before has said, the last at the end."""
+    """By a plain loop over rows of 24: each begins 3 before its first answer, the last ends with the corpus."""
     taught, model = read_once(teacher(), windows, TOP), teacher()
     tokens = torch.from_numpy(np.asarray(windows._tokens).astype(np.int64))
     end, done, wanted = len(tokens) - 1, 0, []
