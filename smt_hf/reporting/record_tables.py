@@ -34,6 +34,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "int8-speed": ("trials-int8", int8_speed),
         "int8-bits": ("trials-int8", int8_bits),
         "prepack": ("trials-prepack", prepack),
+        "prepack-epyc": ("trials-prepack-epyc", prepack),
         "scaling": ("scaling", scaling),
         "teachers": ("teachers", teachers),
         "tried-stack": ("exploration-stack", tried_stack),

@@ -154,6 +154,7 @@ RECORDS: dict[str, list[dict]] = {
         {"run": "a", "dtype": "int8", "bits_per_byte": 3.5},
     ],
     "trials-prepack": [{"model": "smt-gru", "rows": 8, "plain": 0.004, "prepacked": 0.003}],
+    "trials-prepack-epyc": [{"model": "smt-gru", "rows": 2, "plain": 0.004, "prepacked": 0.002}],
     "teachers": [
         {"variant": name, "seed": seed, "bits_per_byte": bits, "cpu_seconds": 420.2, "steps": 1000 + seed}
         for seed, name, bits in ((0, "bptt", 1.9), (0, "soft", 1.8), (1, "bptt", 2.0))
@@ -175,6 +176,7 @@ WANTED = {
     "int8-speed": [["smt-gru", "100", "225", "2.25"]],
     "int8-bits": [["a", "3.000", "3.500"]],
     "prepack": [["8", "4.00", "3.00", "0.75"]],
+    "prepack-epyc": [["2", "4.00", "2.00", "0.50"]],
     "teachers": [["bptt", "2", "1.950±0.050", "420", "1,000"], ["soft", "1", "1.800", "420", "1,000"]],
     "scaling": [[name, "1,000", "1,500", "1,600", "0.80"] for name in ("SMT → DMT", "BPTT")],
     "train": [[model, "smt", n, "10", "1"] for model in ("b", "a") for n in ("128", "1,024")],
