@@ -7,6 +7,7 @@ reading that is stopped goes on where it was. N tokens, L of a row, V of the voc
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class TaughtWindows(TokenWindows):
 def spread(ids: torch.Tensor, logprobs: torch.Tensor, vocab_size: int) -> torch.Tensor:
     """ids, logprobs (…, k) of the most probable tokens → log-probabilities (…, V): the rest has equal parts."""
     rest = (1 - logprobs.exp().sum(-1, keepdim=True)).clamp(min=1e-4)  # float16 has three digits
-    each = rest.log() - torch.tensor(vocab_size - ids.shape[-1]).log()
+    each = rest.log() - math.log(vocab_size - ids.shape[-1])
     said = each.expand(*ids.shape[:-1], vocab_size).scatter(-1, ids, logprobs)
     return said - (rest + logprobs.exp().sum(-1, keepdim=True)).log()
 
@@ -128,8 +129,9 @@ def _read(
                 raise ValueError(
                     f"{soft_targets.name} answers with numbers that are not finite; give another one."
                 )
+            logprobs = said.values.clamp(min=-1e4)  # float16 has nothing below -65,504, and KL no infinity
             records = np.empty(said.indices.shape[:2], kind)
-            records["ids"], records["logprobs"] = said.indices.cpu().numpy(), said.values.cpu().numpy()
+            records["ids"], records["logprobs"] = said.indices.cpu().numpy(), logprobs.cpu().numpy()
             for start, row in zip(starts, records, strict=True):
                 file.write(row[done - start :].tobytes())
                 bar.update(start + length - done)
