@@ -202,9 +202,9 @@ def card_metadata(record: RunRecord) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     dataset, final = record.dataset, record.final
-    hub_dataset = (
-        dataset.split(":")[0] if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists() else None
-    )
+    hub_dataset = config = None
+    if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists():
+        hub_dataset, _, config = dataset.partition(":")
     kind = judged_as(record)
     metric, name = METRICS[kind], in_words(kind)
     if kind == "task":
@@ -212,13 +212,16 @@ def card_metadata(record: RunRecord) -> Any:
     else:
         name += ", free-running from a cold start"
         value = bits_per_byte(final["loss"], record.bytes_per_token or 1.0) if final else None
+    # Not in .eval_results/*.yaml too: its entries name a task of a data set that the Hub lists as a Benchmark,
+    # and no metric, so bits per byte of any data set would stand on a leaderboard as that task's own score.
     results = []
     if value is not None and math.isfinite(value):
         result = EvalResult(
             task_type="text-generation",
             dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset_name(record)).strip("-"),
             dataset_name=dataset_name(record),
-            dataset_split="validation",
+            dataset_config=config or None,
+            dataset_split=record.spec.get("validation_split") or "validation",
             metric_type=metric,
             metric_name=name,
             metric_value=round(value, 4),

@@ -186,6 +186,16 @@ def test_data_of_the_hub_are_linked_and_others_are_not(tmp_path, monkeypatch, da
     assert "texts/verse.txt" not in str(data.to_dict())
 
 
+def test_the_result_names_the_configuration_and_the_split_that_were_judged(tmp_path):
+    wikitext = card(
+        tmp_path, dataset="Salesforce/wikitext:wikitext-2-raw-v1", spec={"validation_split": "test"}
+    )
+    (result,) = wikitext.data.eval_results
+    assert (result.dataset_config, result.dataset_split) == ("wikitext-2-raw-v1", "test")
+    (result,) = card(tmp_path).data.eval_results
+    assert (result.dataset_config, result.dataset_split) == (None, "validation")
+
+
 def test_samples_are_shown_as_they_are(tmp_path):
     """Fences, markup and control characters of a sample must not become those of the card."""
     text = card(tmp_path, samples=[{"prompt": "To ```be", "continuation": "\n\n# or\x00 not"}]).text
