@@ -30,7 +30,7 @@ model = AutoModelForCausalLM.from_pretrained({path})
 tokenizer = AutoTokenizer.from_pretrained({path})
 ```
 
-Without it, the code beside the weights does the same, with `transformers` {tested}:
+Without it, the code beside the weights does the same. It was tested with `transformers` {tested}:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -119,7 +119,7 @@ Trained with smt-hf, whose CITATION.cff says how to cite the software.
 HOW = {
     "smt": "by Supervised Memory Training (SMT, then DMT): without backpropagation through time",
     "smt+bptt": "by Supervised Memory Training (SMT, then DMT), and at the end by backpropagation through time",
-    "bptt": "by backpropagation through time, as a baseline",
+    "bptt": "by backpropagation through time",
 }
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
@@ -141,7 +141,7 @@ def write_card(folder: Path, record: RunRecord) -> None:
     last = "+bptt" * any(phase["name"] == "bptt" for phase in record.phases)
     body = CARD.format(
         title=in_prose(title(record)),
-        tested=" or ".join(TESTED_TRANSFORMERS),
+        tested=" and ".join(TESTED_TRANSFORMERS),
         parameters=record.parameters,
         cell=code_span(cell),
         state_bytes=record.state_bytes,

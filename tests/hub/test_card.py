@@ -123,9 +123,9 @@ def test_a_task_reports_its_accuracy_and_length(tmp_path):
     assert "bits per byte" not in text
 
 
-def test_a_baseline_says_that_it_is_one(tmp_path):
+def test_a_run_by_bptt_says_so(tmp_path):
     text = card(tmp_path, method="bptt").text
-    assert "backpropagation through time, as a baseline" in text and "by BPTT" in text
+    assert "trained on `python-docs` by backpropagation through time." in text and "by BPTT" in text
 
 
 def test_a_run_that_ends_with_bptt_does_not_claim_to_be_without_it(tmp_path):
