@@ -30,7 +30,7 @@ model = AutoModelForCausalLM.from_pretrained({path})
 tokenizer = AutoTokenizer.from_pretrained({path})
 ```
 
-Without it, the code beside the weights does the same, with `transformers` {tested}:
+Without it, the code beside the weights does the same. It was tested with `transformers` {tested}:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -119,7 +119,7 @@ Trained with smt-hf, whose CITATION.cff says how to cite the software.
 HOW = {
     "smt": "by Supervised Memory Training (SMT, then DMT): without backpropagation through time",
     "smt+bptt": "by Supervised Memory Training (SMT, then DMT), and at the end by backpropagation through time",
-    "bptt": "by backpropagation through time, as a baseline",
+    "bptt": "by backpropagation through time",
 }
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
@@ -141,7 +141,7 @@ def write_card(folder: Path, record: RunRecord) -> None:
     last = "+bptt" * any(phase["name"] == "bptt" for phase in record.phases)
     body = CARD.format(
         title=in_prose(title(record)),
-        tested=" or ".join(TESTED_TRANSFORMERS),
+        tested=" and ".join(TESTED_TRANSFORMERS),
         parameters=record.parameters,
         cell=code_span(cell),
         state_bytes=record.state_bytes,
@@ -202,9 +202,9 @@ def card_metadata(record: RunRecord) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     dataset, final = record.dataset, record.final
-    hub_dataset = (
-        dataset.split(":")[0] if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists() else None
-    )
+    hub_dataset = config = None
+    if HUB_DATASET.fullmatch(dataset) and not Path(dataset).exists():
+        hub_dataset, _, config = dataset.partition(":")
     kind = judged_as(record)
     metric, name = METRICS[kind], in_words(kind)
     if kind == "task":
@@ -212,13 +212,16 @@ def card_metadata(record: RunRecord) -> Any:
     else:
         name += ", free-running from a cold start"
         value = bits_per_byte(final["loss"], record.bytes_per_token or 1.0) if final else None
+    # Not in .eval_results/*.yaml too: its entries name a task of a data set that the Hub lists as a Benchmark,
+    # and no metric, so bits per byte of any data set would stand on a leaderboard as that task's own score.
     results = []
     if value is not None and math.isfinite(value):
         result = EvalResult(
             task_type="text-generation",
             dataset_type=hub_dataset or re.sub(r"\W+", "-", dataset_name(record)).strip("-"),
             dataset_name=dataset_name(record),
-            dataset_split="validation",
+            dataset_config=config or None,
+            dataset_split=record.spec.get("validation_split") or "validation",
             metric_type=metric,
             metric_name=name,
             metric_value=round(value, 4),

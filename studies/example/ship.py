@@ -25,6 +25,15 @@ also under the Zero Clause BSD License. The model was trained on 460 of its file
 The weights are under the Apache License 2.0, as this package is. They are stored as bfloat16, and the model
 computes in float32.
 """
+USE = """\
+It comes with smt-hf:
+
+```python
+from smt_hf import load_example
+
+model, tokenizer = load_example()
+```
+"""
 KEPT = (
     "config.json",
     "generation_config.json",
@@ -35,12 +44,19 @@ KEPT = (
 )
 
 
+def of_the_package(card: str) -> str:
+    """The card of the run as that of the package: loaded from there, with the licence of its data."""
+    before, use = card.split("With smt-hf installed:\n")
+    _, after = use.split("\nGenerate, ", 1)
+    return f"{before}{USE}\nGenerate, {after}".replace("\n## Citation\n", f"{DATA}\n## Citation\n")
+
+
 def main(run: str) -> None:
     source = Path(run)
     for name in KEPT:
         shutil.copyfile(source / name, FOLDER / name)
     write_card(source, RunRecord.of_finished(source))
-    card = (source / "README.md").read_text("utf-8").replace("\n## Citation\n", f"{DATA}\n## Citation\n")
+    card = of_the_package((source / "README.md").read_text("utf-8"))
     for path in (FOLDER / "README.md", CARDS / "example-gru.md"):
         path.write_text(card, encoding="utf-8")
     weights = load_file(source / "model.safetensors")

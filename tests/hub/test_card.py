@@ -123,9 +123,9 @@ def test_a_task_reports_its_accuracy_and_length(tmp_path):
     assert "bits per byte" not in text
 
 
-def test_a_baseline_says_that_it_is_one(tmp_path):
+def test_a_run_by_bptt_says_so(tmp_path):
     text = card(tmp_path, method="bptt").text
-    assert "backpropagation through time, as a baseline" in text and "by BPTT" in text
+    assert "trained on `python-docs` by backpropagation through time." in text and "by BPTT" in text
 
 
 def test_a_run_that_ends_with_bptt_does_not_claim_to_be_without_it(tmp_path):
@@ -184,6 +184,16 @@ def test_data_of_the_hub_are_linked_and_others_are_not(tmp_path, monkeypatch, da
     (result,) = data.eval_results
     assert on_the_hub in (None, result.dataset_type)
     assert "texts/verse.txt" not in str(data.to_dict())
+
+
+def test_the_result_names_the_configuration_and_the_split_that_were_judged(tmp_path):
+    wikitext = card(
+        tmp_path, dataset="Salesforce/wikitext:wikitext-2-raw-v1", spec={"validation_split": "test"}
+    )
+    (result,) = wikitext.data.eval_results
+    assert (result.dataset_config, result.dataset_split) == ("wikitext-2-raw-v1", "test")
+    (result,) = card(tmp_path).data.eval_results
+    assert (result.dataset_config, result.dataset_split) == (None, "validation")
 
 
 def test_samples_are_shown_as_they_are(tmp_path):

@@ -1,0 +1,33 @@
+"""The card of the model in the package is the one that is written of its record today, and its code runs."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from smt_hf.example import FOLDER
+from smt_hf.hub.card import write_card
+from smt_hf.runs.record import RunRecord
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_card_of_the_model_in_the_package_is_that_of_its_record(tmp_path):
+    path = ROOT / "studies" / "example" / "ship.py"
+    spec = importlib.util.spec_from_file_location("ship", path)
+    assert spec is not None and spec.loader is not None
+    ship = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ship)
+    write_card(tmp_path, RunRecord.of_finished(FOLDER))
+    card = ship.of_the_package((tmp_path / "README.md").read_text("utf-8"))
+    for path in (FOLDER / "README.md", *ROOT.glob("model_cards/*.md")):  # a source distribution has no second
+        assert path.read_text("utf-8") == card
+
+
+def test_the_snippets_of_the_card_in_the_package_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    snippets = re.findall(r"```python\n(.*?)\n```", (FOLDER / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(snippets) == 4
+    for snippet in snippets[:3]:  # the last, fine-tuning, is run with smaller models
+        exec(compile(snippet.replace("=100,", "=5,"), "card", "exec"), scope)
+    assert "The " in capsys.readouterr().out and (tmp_path / "read.safetensors").is_file()
