@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_soft_targets import BYTES, causal_lm, save_teacher, spec
 
-from smt_hf import build
+from smt_hf import RunSpec, build
 from smt_hf.data import load_data
 from smt_hf.pretraining import stored_targets
 from smt_hf.pretraining.soft_targets import SoftTargets
@@ -51,21 +51,20 @@ def test_each_position_has_what_the_teacher_says_after_the_tokens_before_it(wind
     """By a plain loop over rows of 24: each begins 3 before its first answer, the last ends with the corpus."""
     taught, model = read_once(teacher(), windows, TOP), teacher()
     tokens = torch.from_numpy(np.asarray(windows._tokens).astype(np.int64))
-    end, done, wanted = len(tokens) - 1, 0, []
+    end, done = len(tokens) - 1, 0
+    wanted: list[torch.Tensor] = []
     while done < end:
         start = min(max(0, done - 3), end - LENGTH)
         wanted.append(model(tokens[None, start : start + LENGTH])[0, done - start :])
         done = start + LENGTH
-    wanted = torch.cat(wanted).topk(TOP)
+    top = torch.cat(wanted).topk(TOP)
     rows = [0, 5, len(windows) - 1]
     batch = taught.__getitems__(rows)
     for name, tensor in windows.__getitems__(rows).items():
         assert torch.equal(batch[name], tensor)
     for row, first in enumerate(rows):
-        assert torch.equal(batch[IDS][row], wanted.indices[first : first + LENGTH])
-        torch.testing.assert_close(
-            batch[LOGPROBS][row], wanted.values[first : first + LENGTH], atol=4e-3, rtol=0
-        )
+        assert torch.equal(batch[IDS][row], top.indices[first : first + LENGTH])
+        torch.testing.assert_close(batch[LOGPROBS][row], top.values[first : first + LENGTH], atol=4e-3, rtol=0)
     short = taught.at_length(8).__getitems__([5])
     assert torch.equal(short[IDS][0], batch[IDS][1, :8])
 
@@ -136,4 +135,4 @@ def test_a_run_from_what_was_stored_equals_one_that_asks_at_every_step(
 
 def test_what_is_stored_needs_a_teacher(tmp_path, text):
     with pytest.raises(ValueError, match="teacher_top is 4, and there is no teacher; give --teacher too"):
-        build(spec(tmp_path, text, None, teacher_top=4))
+        build(RunSpec.of(dataset=text, preset="tiny", max_steps=1, teacher_top=4, output_dir=tmp_path / "run"))
