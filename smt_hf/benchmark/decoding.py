@@ -1,5 +1,6 @@
-"""Tokens per second of `generate`, one row: after a context (decode), and of reading one (prefill)."""
+"""Tokens per second of `generate`: after a context (decode), and of reading one (prefill)."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CompileConfig
+from transformers import CompileConfig, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
 from smt_hf.models.library_names import STATE_NAME
@@ -20,7 +21,6 @@ from .measure import (
     rate,
     seconds_of,
     state_bytes,
-    synchronize,
     weight_bytes,
 )
 from .models import BUILDERS, VOCAB_SIZE, TorchGRU, build_model, count_parameters
@@ -44,24 +44,31 @@ class Clock(BaseStreamer):
 
 
 class Subject:
-    """One model under the clock. Greedy, batch 1, no token ends a run."""
+    """One model under the clock. Greedy, no token ends a run."""
 
     def __init__(self, name: str, model: nn.Module, device: torch.device, options: dict[str, Any]):
         self.name, self.device, self.options = name, device, options
         self.model: Any = model.to(device)
         self.parameters = count_parameters(model)
         self.compile_seconds: float | None = None
+        self.static = False  # whether its state stays at one address, which a program on a GPU asks for
         if not isinstance(model, TorchGRU):
             config: Any = self.model.generation_config
             config.eos_token_id = config.bos_token_id = None
             config.pad_token_id = 0
 
+    def empty_state(self) -> Any:
+        """None where the model makes it."""
+        # A memory has no length.
+        return StaticCache(config=self.model.config, max_cache_len=1) if self.static else None
+
     def read(self, ids: torch.Tensor) -> Any:
-        """The state after reading ids (1, T)."""
+        """The state after reading ids (B, T)."""
         with torch.no_grad():
             if isinstance(self.model, TorchGRU):
                 return self.model(ids)[1]
-            outputs = self.model(ids, use_cache=True)
+            given = {} if (state := self.empty_state()) is None else {STATE_NAME: state}
+            outputs = self.model(ids, use_cache=True, **given)
         return next(getattr(outputs, name) for name in STATE_NAMES if getattr(outputs, name, None) is not None)
 
     def generate(self, ids: torch.Tensor, new: int, state: Any = None) -> tuple[torch.Tensor, float]:
@@ -79,11 +86,12 @@ class Subject:
     def _generate_by_hand(self, ids: torch.Tensor, new: int, state: Any) -> tuple[torch.Tensor, float]:
         logits, state = self.model(ids if state is None else ids[:, -1:], state)
         tokens = [logits.argmax(-1, keepdim=True)]
+        tokens[-1].cpu()  # waits for a device, as handing each token to a streamer does
         start = time.perf_counter()
         for _ in range(new - 1):
             logits, state = self.model(tokens[-1], state)
             tokens.append(logits.argmax(-1, keepdim=True))
-        synchronize()
+            tokens[-1].cpu()
         return torch.cat([ids, *tokens], dim=1), time.perf_counter() - start
 
     def products(self, ids: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
@@ -98,8 +106,8 @@ class Subject:
         return recorder.products
 
 
-def random_ids(length: int, device: torch.device) -> torch.Tensor:
-    return torch.randint(0, VOCAB_SIZE, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
+def random_ids(length: int, device: torch.device, rows: int = 1) -> torch.Tensor:
+    return torch.randint(0, VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def subjects(
@@ -107,7 +115,7 @@ def subjects(
 ) -> list[Subject]:
     """The models that can be had; what is missing is named on stderr and skipped.
 
-    compiled: ours a second time, with a `compile_config`.
+    compiled: ours a second time, with a `compile_config`, which on a GPU makes CUDA graphs.
     """
     found = []
     for name in names:
@@ -115,28 +123,31 @@ def subjects(
             model = build_model(name, parameters).to(dtype)
             subject = Subject(name, model, device, {})
             subject.generate(random_ids(4, device), 3)
-        except (ImportError, AttributeError, RuntimeError) as error:
-            print(f"{name} cannot be run here and is skipped: {error}", file=sys.stderr)
-        else:
             found.append(subject)
             if compiled and name.startswith("smt-"):
-                found.append(Subject(f"{name}, compiled", model, device, {"compile_config": CompileConfig()}))
-                found[-1].compile_seconds = seconds_of(lambda: found[-1].generate(random_ids(4, device), 3))
+                name = f"{name}, compiled"
+                program = Subject(name, model, device, {"compile_config": CompileConfig()})
+                program.static = device.type != "cpu"
+                first = functools.partial(program.generate, random_ids(4, device), 3, program.empty_state())
+                program.compile_seconds = seconds_of(first)
+                found.append(program)
+        except (ImportError, AttributeError, RuntimeError) as error:
+            print(f"{name} cannot be run here and is skipped: {error}", file=sys.stderr)
     return found
 
 
-def decode_run(subject: Subject, context: int, new: int) -> tuple[Callable[[], float], Any]:
+def decode_run(subject: Subject, context: int, new: int, rows: int = 1) -> tuple[Callable[[], float], Any]:
     """(seconds of `new` tokens after `context` others, the state).
 
     What can go on from a state reads the context once. A key-value cache grows by `new` at each run, which
     is little beside the context. Mamba, RWKV and xLSTM cannot, and read it before the clock starts.
     """
-    ids = random_ids(context, subject.device)
+    ids = random_ids(context, subject.device, rows)
     goes_on = subject.name.startswith(("smt-", "gpt2", "llama", "torch-"))
     if not goes_on:
         state = subject.read(ids[:, :CONSTANT_STATE])
         return lambda: subject.generate(ids, new + 1)[1], state
-    state = subject.read(ids[:, :-1]) if context > 1 else None
+    state = subject.read(ids[:, :-1]) if context > 1 else subject.empty_state()
     held = {"ids": ids}
 
     def run() -> float:
@@ -146,13 +157,15 @@ def decode_run(subject: Subject, context: int, new: int) -> tuple[Callable[[], f
     return run, state
 
 
-def measure_decode(found: list[Subject], context: int, new: int, repeats: int, bandwidth: float) -> list[dict]:
-    """One row a model: `new` tokens after `context` others."""
+def measure_decode(
+    found: list[Subject], context: int, new: int, repeats: int, bandwidth: float, batch: int = 1
+) -> list[dict]:
+    """One row a model: `new` tokens after `context` others, for `batch` texts at once."""
     runs, floors, bytes_read = [], [], []
     rows: list[dict[str, Any]] = []
     for subject in found:
-        run, state = decode_run(subject, context, new)
-        products = subject.products(random_ids(1, subject.device))
+        run, state = decode_run(subject, context, new, batch)
+        products = subject.products(random_ids(1, subject.device, batch))
         runs.append(run)
         floors.append(bare_products(products))
         bytes_read.append(weight_bytes(products))
@@ -164,12 +177,13 @@ def measure_decode(found: list[Subject], context: int, new: int, repeats: int, b
         rows.append(row)
     timed = interleave([*runs, *floors], repeats)
     for i, (subject, row) in enumerate(zip(found, rows, strict=True)):
-        speed = rate(new, timed[i])
-        floor = rate(1, timed[len(found) + i])["tokens_per_second"]
+        speed = rate(new * batch, timed[i])
+        floor = rate(batch, timed[len(found) + i])["tokens_per_second"]
         rows[i] = {
-            "model": subject.name, "parameters": subject.parameters, "context": context, **speed,
+            "model": subject.name, "parameters": subject.parameters, "context": context, "batch": batch,
+            **speed,
             "floor_fraction": speed["tokens_per_second"] / floor,
-            "bandwidth_fraction": speed["tokens_per_second"] * bytes_read[i] / bandwidth,
+            "bandwidth_fraction": speed["tokens_per_second"] / batch * bytes_read[i] / bandwidth,
             **row,
         }  # fmt: skip
     return rows

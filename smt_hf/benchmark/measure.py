@@ -19,12 +19,18 @@ from transformers.pytorch_utils import Conv1D
 
 from smt_hf.version import __version__
 
-BANDWIDTH_BYTES = 1 << 28  # far beyond the caches
+BANDWIDTH_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # far beyond the caches, and the time of a launch
 
 
 def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def default_device() -> torch.device:
+    """Where Accelerate and the servers put a model."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
@@ -66,8 +72,9 @@ def processor_name() -> str:
 
 def measure_bandwidth(device: torch.device) -> float:
     """Bytes per second at which a sum reads memory: the best of five, as nothing reads faster than it can."""
-    numbers = torch.ones(BANDWIDTH_BYTES // 4, device=device)
-    return BANDWIDTH_BYTES / min(seconds_of(numbers.sum) for _ in range(5))
+    size = BANDWIDTH_BYTES.get(device.type, BANDWIDTH_BYTES["cpu"])
+    numbers = torch.ones(size // 4, device=device)
+    return size / min(seconds_of(numbers.sum) for _ in range(5))
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -187,6 +194,12 @@ class PeakMemory(TorchDispatchMode):
 def peak_memory(model: nn.Module, state: Any, function: Callable[[], Any]) -> int:
     """Most bytes of tensors at once: weights, the state at hand, and all that `function` makes."""
     held = sum(p.numel() * p.element_size() for p in model.parameters()) + state_bytes(state)
+    device = next(model.parameters()).device
+    if device.type == "cuda":  # the allocator knows, and sees what a kernel allocates within
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return held + torch.cuda.max_memory_allocated(device) - before
     with PeakMemory() as memory:
         function()
     return held + memory.peak

@@ -17,10 +17,9 @@ from smt_hf.pretraining.phases import PHASES, Objective
 from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.runs.spec import RunSpec
 
-from .measure import interleave, rate, seconds_of
+from .measure import default_device, interleave, rate, seconds_of
 
 VOCAB = 258
-LABELS = 8  # the default of SMTPretrainingArguments
 # Of the official code: a label for every 16th timestep of a rollout, each by an encoding of its own.
 LABEL_EVERY = 16
 
@@ -37,19 +36,24 @@ class Step(NamedTuple):
     run: Callable[[], Any]
 
 
-def build(cell: str, preset: str, encoder_type: str, context: int) -> Objective:
-    """Model and teacher of a preset, on the accelerator if there is one."""
-    spec = RunSpec.of(preset=preset, cell=cell, encoder_type=encoder_type, max_steps=1, output_dir="unused")
+def build(cell: str, preset: str, encoder_type: str | None, context: int) -> Objective:
+    """Model and teacher of a preset, on the accelerator if there is one. encoder_type: None for its own."""
+    given = {} if encoder_type is None else {"encoder_type": encoder_type}
+    spec = RunSpec.of(preset=preset, cell=cell, max_steps=1, output_dir="unused", **given)
     torch.manual_seed(0)
     model = SMTForCausalLM(model_config(spec, VOCAB))
     lengths = {"context_length": context, "future_length": spec.future_length}
     teacher = SMTTeacher(teacher_config(spec, VOCAB, **lengths))
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return Objective(model, teacher, spec).to(device)
+    return Objective(model, teacher, spec).to(default_device())
 
 
-def optimized(objective: Objective, phase: str, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """A step that computes `loss` and moves what the phase trains."""
+def optimized(
+    objective: Objective, phase: str, loss: Callable[[], torch.Tensor], dtype: torch.dtype
+) -> Callable[[], None]:
+    """A step that computes `loss` and moves what the phase trains.
+
+    dtype: of the products; weights are float32, as under `--mixed-precision bf16`.
+    """
     trained = []
     for name, parameter in objective.named_parameters():
         parameter.requires_grad_(name.startswith(PHASES[phase].trains))
@@ -57,8 +61,12 @@ def optimized(objective: Objective, phase: str, loss: Callable[[], torch.Tensor]
             trained.append(parameter)
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
 
+    half = torch.autocast(objective.model.device.type, dtype, enabled=dtype != torch.float32)
+
     def run() -> None:
-        loss().backward()
+        with half:
+            found = loss()
+        found.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -72,28 +80,33 @@ def random_batch(objective: Objective, rows: int, length: int) -> dict[str, torc
     return {"input_ids": ids[:, :-1], "shift_labels": ids[:, 1:]}
 
 
-def smt_and_bptt_steps(cell: str, preset: str, contexts: list[int], tokens: int) -> Iterator[Step]:
+def smt_and_bptt_steps(
+    cell: str, preset: str, contexts: list[int], tokens: int, dtype: torch.dtype = torch.float32
+) -> Iterator[Step]:
     """SMT and BPTT on `tokens` tokens, in rows of each of `contexts`.
 
-    SMT has as many labels a row as a run by default, near the end of the context, where they cost most.
+    SMT has as many labels a row as a run of the preset, near the end of the context, where they cost most.
     """
     for context in contexts:
         rows = max(1, tokens // context)
         for method in ("smt", "bptt"):
-            objective = build(cell, preset, "causal", context)
+            objective = build(cell, preset, None, context)
+            labels = objective.args.num_labels
             batch = random_batch(objective, rows, context)
-            draws = {"timestep": context - LABELS - 1, "num_labels": LABELS} if method == "smt" else {}
+            draws = {"timestep": context - labels - 1, "num_labels": labels} if method == "smt" else {}
 
             def loss(objective=objective, method=method, batch=batch, draws=draws) -> torch.Tensor:
                 return objective(method, batch, **draws)[0]
 
             yield Step(
                 f"smt-{cell}", method, objective.model.num_parameters(), context, rows * context,
-                1 if method == "smt" else context, optimized(objective, method, loss),
+                1 if method == "smt" else context, optimized(objective, method, loss, dtype),
             )  # fmt: skip
 
 
-def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]) -> Iterator[Step]:
+def dmt_steps(
+    cell: str, preset: str, rows: int, rollout: int, sweeps: list[int], dtype: torch.dtype = torch.float32
+) -> Iterator[Step]:
     """DMT over a rollout after a full context: ours, sequential and by sweeps, and the official algorithm."""
     ways = [(number, every) for number in (0, *sweeps) for every in (1, LABEL_EVERY)]
     for num_sweeps, every in ways:
@@ -114,13 +127,13 @@ def dmt_steps(cell: str, preset: str, rows: int, rollout: int, sweeps: list[int]
             f"smt-{cell}",
             f"dmt, {num_sweeps} sweeps, label every {every}" if num_sweeps else f"dmt, label every {every}",
             objective.model.num_parameters(), rollout, rows * rollout,
-            1 + (num_sweeps or rollout - 1), optimized(objective, "dmt", loss),
+            1 + (num_sweeps or rollout - 1), optimized(objective, "dmt", loss, dtype),
         )  # fmt: skip
     objective = build(cell, preset, "bidirectional", rollout)
     batch = random_batch(objective, rows, 2 * rollout)
     yield Step(
         f"smt-{cell}", "dmt, official algorithm", objective.model.num_parameters(), rollout, rows * rollout,
-        rollout, optimized(objective, "dmt", lambda: official_dmt_loss(objective, batch, rollout)),
+        rollout, optimized(objective, "dmt", lambda: official_dmt_loss(objective, batch, rollout), dtype),
     )  # fmt: skip
 
 

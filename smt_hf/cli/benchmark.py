@@ -17,6 +17,9 @@ DEFAULT_CONTEXTS = {
     "dmt": [256],
     "serve": [2000],
 }
+DEFAULT_TOKENS = {"decode": 64, "train": 2048, "dmt": 512}
+SHORTEST = 16  # tokens of a step
+DEFAULT_PRESETS = {"train": "small", "dmt": "paper"}
 DEFAULT_MODELS = "smt-gru smt-mlp smt-transformer gpt2 mamba torch-gru"
 # Training is that of a preset, on the device that Accelerate would take.
 TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
@@ -40,8 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--context", int, nargs="+", metavar="N", at_least=1,
                help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
     add_number(
-        parser, "--tokens", int, default=64, at_least=1, help="tokens to generate in one run of decode [64]"
-    )
+        parser, "--tokens", int, at_least=1,
+        help="tokens to generate in one run of decode [64], or of a step of train [2048] and dmt [512]",
+    )  # fmt: skip
+    add_number(parser, "--batch", int, nargs="+", metavar="N", at_least=1, at_most=65536,
+               help="decode: texts at once [1]")  # fmt: skip
+    parser.add_argument("--preset", help="train and dmt: whose sizes the step has [small; dmt: paper]")
     add_number(
         parser, "--repeats", int, default=5, at_least=1, help="rounds, after one that does not count [5]"
     )
@@ -49,10 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "--threads", int, at_least=1, at_most=1024, help="threads of one product [as many as cores]"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
-                        help="of the weights [float32]")  # fmt: skip
+                        help="of the weights; of the products of train and dmt [float32]")  # fmt: skip
     parser.add_argument("--compile", action="store_true",
                         help="decode: ours a second time, as compiled programs")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda [cpu]")
+    parser.add_argument(
+        "--device", default="cpu", help="decode, prefill: cpu, or cuda [cpu]; the others take a GPU there is"
+    )
     add_number(parser, "--streams", int, nargs="+", metavar="N", at_least=1, at_most=4096,
                help="serve: clients at once [1 8 64]")  # fmt: skip
     add_number(parser, "--dollars-per-hour", float, metavar="P", at_least=0,
@@ -63,8 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     contexts = args.context or DEFAULT_CONTEXTS[args.what]
-    if args.compile and (args.what != "decode" or args.device != "cpu"):
-        raise ValueError(f"--compile is for decode on a cpu, not for {args.what} on {args.device}.")
+    if args.compile and args.what != "decode":
+        raise ValueError(f"--compile is for decode, not for {args.what}.")
+    args.tokens = args.tokens or DEFAULT_TOKENS.get(args.what)
     from .loading import new_file
 
     if args.output:
@@ -73,12 +83,14 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from smt_hf.benchmark.decoding import check_names, measure_decode, measure_prefill, subjects
-    from smt_hf.benchmark.measure import describe_machine
+    from smt_hf.benchmark.measure import default_device, describe_machine
 
     if args.what == "serve":
-        return show(args, describe_machine(torch.device("cpu")), served_rows(args, contexts))
+        if args.dtype != "float32":
+            raise ValueError(f"--dtype is {args.dtype}, and serve measures float32; leave it out.")
+        return show(args, describe_machine(default_device()), served_rows(args, contexts))
     if args.what in TRAINED:
-        return show(args, describe_machine(torch.device("cpu")), trained_rows(args, contexts))
+        return show(args, describe_machine(default_device()), trained_rows(args, contexts))
     args.models = args.models or DEFAULT_MODELS.split()
     check_names(args.models)
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -92,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     for context in contexts:
         if args.what == "decode":
             bandwidth = machine["memory_bandwidth_bytes_per_second"]
-            rows += measure_decode(found, context, args.tokens, args.repeats, bandwidth)
+            for batch in args.batch or [1]:
+                rows += measure_decode(found, context, args.tokens, args.repeats, bandwidth, batch)
         else:
             rows += measure_prefill(found, context, args.repeats)
     return show(args, machine, rows)
@@ -108,6 +121,8 @@ def served_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
 
 
 def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
+    import torch
+
     from smt_hf.benchmark.training_steps import Step, dmt_steps, measure_steps, smt_and_bptt_steps
     from smt_hf.models.cells import CELLS
 
@@ -116,14 +131,18 @@ def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
         raise ValueError(
             f"--models names {min(unknown)!r}; {args.what} measures smt-CELL for a cell of {', '.join(CELLS)}."
         )
+    # SMT's labels, and the official algorithm's first one, need as many tokens before them.
+    if min(contexts) < SHORTEST:
+        raise ValueError(f"--context is {min(contexts)}; {args.what} needs at least {SHORTEST} tokens.")
+    preset, dtype = args.preset or DEFAULT_PRESETS[args.what], getattr(torch, args.dtype)
     steps: list[Step] = []
     for model in models:
         cell = model.removeprefix("smt-")
         if args.what == "train":
-            steps += smt_and_bptt_steps(cell, "small", contexts, 2048)
+            steps += smt_and_bptt_steps(cell, preset, contexts, args.tokens, dtype)
         else:
             for context in contexts:
-                steps += dmt_steps(cell, "paper", 2, context, [8, 15])
+                steps += dmt_steps(cell, preset, max(1, args.tokens // context), context, [8, 15], dtype)
     return measure_steps(steps, args.repeats)
 
 
@@ -134,6 +153,8 @@ def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
         "what": args.what, "command": args.words, "dtype": args.dtype, "repeats": args.repeats,
         "machine": machine, "rows": rows,
     }  # fmt: skip
+    if not rows:
+        raise ValueError("none of --models could be measured; the lines above say why.")
     text = one_entry_a_line(result)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +200,9 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         low, high = row["range"]
+        name = row["model"] if row.get("batch", 1) == 1 else f"{row['model']} × {row['batch']}"
         lines.append(
-            f"{row['model']:<25}{row['parameters'] / 1e6:5.1f}M {row['context']:8,}"
+            f"{name:<25}{row['parameters'] / 1e6:5.1f}M {row['context']:8,}"
             f" {row['tokens_per_second']:10.1f} {low:8.1f}–{high:8.1f} {row['floor_fraction']:6.2f}"
             f" {row['state_bytes']:13,}"
             + (f" {row['peak_memory_bytes'] / 1e6:9.1f}" if "peak_memory_bytes" in row else "         –")

@@ -172,7 +172,7 @@ def smt_loss(
     first = max(-1, min(timestep, context - num_labels))
     window = range(first, min(first + num_labels, context))
     timestep = timestep if predict_from is None else predict_from
-    others = [] if timestep in window else [timestep]
+    others = [] if window.start <= timestep < window.stop else [timestep]
     labels, trunk = teacher.encode_with_trunk(x, [*window, *others])
     predictor = labels[:, len(window) if others else timestep - first]
     labels = labels[:, : len(window)]

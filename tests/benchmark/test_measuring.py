@@ -1,12 +1,15 @@
 """What the benchmark counts is what is there: bytes, products, sizes, rounds and cell applications."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import CompileConfig
 
-from smt_hf.benchmark.decoding import Subject, decode_run, random_ids
+from smt_hf.benchmark import decoding, training_steps
+from smt_hf.benchmark.decoding import Subject, decode_run, measure_decode, random_ids
 from smt_hf.benchmark.measure import ProductRecorder, interleave, peak_memory, rate, state_bytes, weight_bytes
 from smt_hf.benchmark.models import BUILDERS, build_model, count_parameters
 from smt_hf.benchmark.training_steps import dmt_steps, measure_steps, smt_and_bptt_steps
@@ -84,6 +87,60 @@ def test_a_run_goes_on_from_its_context_and_reads_no_token_twice():
     assert state.get_seq_length() == 11 + 2 * (1 + 5)
 
 
+def test_a_program_of_a_gpu_goes_on_in_a_state_at_one_address_with_every_row_counted():
+    """`transformers` compiles on a CPU too where it is told to, and the graph is run as it is."""
+    graphs: list[Any] = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    settings: dict[str, Any] = dict(backend=backend, fullgraph=True, mode=None)
+    config: Any = CompileConfig(**settings)
+    config._compile_all_devices = True
+    subject = Subject("smt-gru", build_model("smt-gru", 300_000), CPU, {"compile_config": config})
+    subject.static = True
+    run, state = decode_run(subject, context=12, new=5, rows=3)
+    address = state.layers[0].memory.data_ptr()
+    for turn in (1, 2):
+        run()
+        assert int(state.get_seq_length()) == 11 + turn * (1 + 5)
+    assert state.layers[0].memory.data_ptr() == address and len(state.layers[0].memory) == 3
+    assert len(graphs) == 1
+
+
+def test_tokens_of_all_texts_of_a_batch_count_and_the_bandwidth_is_that_of_one_step(monkeypatch):
+    subject = Subject("smt-gru", build_model("smt-gru", 300_000), CPU, {})
+    monkeypatch.setattr(decoding, "interleave", lambda functions, repeats: [[0.5] for _ in functions])
+    (one,) = measure_decode([subject], 3, new=4, repeats=1, bandwidth=1e9)
+    (many,) = measure_decode([subject], 3, new=4, repeats=1, bandwidth=1e9, batch=8)
+    assert (one["tokens_per_second"], many["tokens_per_second"], many["batch"]) == (8.0, 64.0, 8)
+    assert many["bandwidth_fraction"] == one["bandwidth_fraction"]
+    assert many["floor_fraction"] == one["floor_fraction"]
+    assert many["state_bytes"] == 8 * one["state_bytes"]
+
+
+@pytest.mark.parametrize(("dtype", "found"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_products_of_a_training_step_have_the_type_that_the_record_names(dtype, found, monkeypatch):
+    types = set()
+    plain = GRUCell.forward
+
+    def noting(cell, memory, token):
+        types.add(token.dtype)
+        return plain(cell, memory, token)
+
+    monkeypatch.setattr(GRUCell, "forward", noting)
+    for step in smt_and_bptt_steps("gru", "tiny", [16], 32, getattr(torch, dtype)):
+        step.run()
+    assert types == {found}
+
+
+def test_a_step_of_the_published_recipe_has_its_encoder_and_labels():
+    objective = training_steps.build("gru", "paper", None, 32)
+    assert objective.args.num_labels == 2
+    assert objective.teacher is not None and objective.teacher.config.encoder_type == "bidirectional"
+
+
 def test_a_step_waits_for_as_many_cell_applications_as_it_says(monkeypatch):
     calls: list[int] = []
     plain = GRUCell.forward
@@ -149,7 +206,11 @@ def test_ours_are_measured_plain_and_compiled_and_the_others_once(monkeypatch, c
         (["train", "--models", "gpt2"], "'gpt2'"),
         (["decode", "--context", "0"], "--context is 0"),
         (["prefill", "--repeats", "0"], "--repeats is 0"),
-        (["prefill", "--compile"], "--compile is for decode on a cpu, not for prefill"),
+        (["prefill", "--compile"], "--compile is for decode, not for prefill"),
+        (["serve", "--dtype", "bfloat16"], "--dtype is bfloat16"),
+        (["train", "--preset", "huge"], "'huge'"),
+        (["train", "--context", "8"], "--context is 8"),
+        (["dmt", "--context", "15"], "--context is 15"),
     ],
 )
 def test_a_wrong_word_is_named_in_one_line(words, named, capsys):

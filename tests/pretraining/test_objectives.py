@@ -208,6 +208,14 @@ def test_smt_can_predict_from_another_label_and_read_out_what_the_cell_makes_of_
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_a_compiled_smt_loss_is_the_plain_one_at_whatever_timestep_is_drawn():
+    model, teacher, batch = tiny_student(), tiny_teacher(), random_batch(2, 16)
+    compiled = torch.compile(smt_loss, backend="eager")
+    for timestep in (3, 5, 9):  # from the second on, dynamo takes it for a number that changes
+        expected, _ = smt_loss(model, teacher, batch, timestep, 3)
+        torch.testing.assert_close(compiled(model, teacher, batch, timestep, 3)[0], expected)
+
+
 def test_reading_out_the_cells_memories_trains_encoder_cell_and_decoder():
     model, teacher = tiny_student(), tiny_teacher()
     only = dict.fromkeys(
