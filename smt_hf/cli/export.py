@@ -6,12 +6,19 @@ from pathlib import Path
 
 from .loading import add_model_arguments
 
-NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("openvino",), "web": ()}
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+# What each target needs, and the extra that has it.
+NEEDS = {
+    "onnx": (ONNX, "export"),
+    "openvino": ((*ONNX, "openvino"), "export"),
+    "executorch": (("executorch",), "executorch"),
+    "web": (ONNX, "export"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, optional=True)
-    parser.add_argument("--to", required=True, choices=("onnx", "openvino", "web"), help="which runtime")
+    parser.add_argument("--to", required=True, choices=tuple(NEEDS), help="which runtime")
     parser.add_argument("--output-dir", required=True, type=Path, help="a new folder")
     parser.add_argument("--int8", action="store_true", help="with onnx and web: weights and products of 8 bits")
     parser.add_argument(
@@ -23,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.runtime is not None and args.to != "web":
         raise ValueError(f"--runtime is for --to web; leave it out with --to {args.to}.")
-    if missing := [name for name in (*NEEDS["onnx"], *NEEDS[args.to]) if find_spec(name) is None]:
-        raise ValueError(f"--to {args.to} needs {', '.join(missing)}; pip install 'smt-hf[export]'.")
+    needed, extra = NEEDS[args.to]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise ValueError(f"--to {args.to} needs {', '.join(missing)}; pip install 'smt-hf[{extra}]'.")
     from smt_hf.export.export import export
 
     from .loading import load_model, new_file

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.files import discard, part_of
 
+from .executorch import executorch_run, write_executorch
 from .onnx import onnx_run, quantize, write_onnx
 from .openvino import openvino_run, write_openvino
 from .page import check_runtime, check_size, page_tokenizer, write_page
@@ -17,7 +18,7 @@ from .program import Comparison, StepProgram, check, compare, described
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TARGETS = ("onnx", "openvino", "web")
+TARGETS = ("onnx", "openvino", "executorch", "web")
 
 
 def export(
@@ -39,8 +40,8 @@ def export(
     """
     if os.path.lexists(folder):
         raise FileExistsError(f"{folder} exists; name a new folder.")
-    if int8 and to == "openvino":
-        raise ValueError("int8 makes the files of OpenVINO hardly smaller; leave it out, or export to onnx.")
+    if int8 and to in ("openvino", "executorch"):
+        raise ValueError(f"int8 is for onnx and web, and not for {to}; leave it out, or export to onnx.")
     pieces = page_tokenizer(tokenizer) if to == "web" else None
     if runtime is not None:
         check_runtime(runtime)
@@ -52,20 +53,15 @@ def export(
     discard(part)
     part.mkdir(parents=True)
     try:
-        path = part / "model.onnx"
-        write_onnx(program, path)
-        found, small = compare(onnx_run(path), program), None
-        check(found, "onnxruntime")
-        if int8:
-            quantize(path)
-            small = compare(onnx_run(path), program)
-        if to == "openvino":
-            write_openvino(path, path.with_suffix(".xml"))
-            path.unlink()
-            found = compare(openvino_run(path.with_suffix(".xml")), program)
-            check(found, "OpenVINO")
+        small = None
+        if to == "executorch":
+            write_executorch(program, part / "model.pte")
+            found = compare(executorch_run(part / "model.pte"), program)
+            check(found, "ExecuTorch")
+        else:
+            found, small = _by_onnx(program, part / "model.onnx", to, int8)
         if pieces is not None:
-            check_size(path.stat().st_size)
+            check_size((part / "model.onnx").stat().st_size)
             write_page(part, program, pieces, title, runtime)
         else:
             (part / "program.json").write_text(json.dumps(described(program), indent=1) + "\n", "utf-8")
@@ -73,4 +69,19 @@ def export(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    return found, small
+
+
+def _by_onnx(program: StepProgram, path: Path, to: str, int8: bool) -> tuple[Comparison, Comparison | None]:
+    write_onnx(program, path)
+    found, small = compare(onnx_run(path), program), None
+    check(found, "onnxruntime")
+    if int8:
+        quantize(path)
+        small = compare(onnx_run(path), program)
+    if to == "openvino":
+        write_openvino(path, path.with_suffix(".xml"))
+        path.unlink()
+        found = compare(openvino_run(path.with_suffix(".xml")), program)
+        check(found, "OpenVINO")
     return found, small

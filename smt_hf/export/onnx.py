@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .program import Run, StepProgram, silence
+from .program import Run, StepProgram, cannot_be_exported, cause_of, silence
 
 OPSET = 20  # onnxruntime reads it since 1.17
 LARGEST = 2_000_000_000  # bytes of weights: a file of ONNX ends at 2 GiB
@@ -31,10 +31,7 @@ def write_onnx(program: StepProgram, path: Path) -> None:
             assert exported is not None
             exported.save(path, external_data=False)
     except Exception as error:  # whatever a cell does that a tracer cannot follow
-        raise ValueError(
-            f"the cell {program.model.config.cell!r} cannot be exported ({cause_of(error)}); `step` and "
-            f"`project_inputs` must be operations on tensors alone, without branches on their values."
-        ) from error
+        raise cannot_be_exported(program, error) from error
 
 
 def quantize(path: Path) -> None:
@@ -67,11 +64,3 @@ def onnx_run(path: Path) -> Run:
         return logits, after
 
     return run
-
-
-def cause_of(error: BaseException) -> str:
-    """The first line of what lies at the bottom of a chain of exceptions."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

@@ -97,6 +97,22 @@ def check(comparison: Comparison, runtime: str) -> None:
         )
 
 
+def cannot_be_exported(program: StepProgram, error: Exception) -> ValueError:
+    """What to raise where a tracer cannot follow a cell."""
+    return ValueError(
+        f"the cell {program.model.config.cell!r} cannot be exported ({cause_of(error)}); `step` and "
+        f"`project_inputs` must be operations on tensors alone, without branches on their values."
+    )
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of what lies at the bottom of a chain of exceptions."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
 def described(program: StepProgram) -> dict[str, Any]:
     """What a runtime needs beside the program: shapes, special ids, and the memory to begin with."""
     config = program.model.config

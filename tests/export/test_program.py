@@ -157,6 +157,6 @@ def test_the_command_says_what_is_missing_or_wrong(tmp_path, capsys, monkeypatch
         "--to", "openvino", *out
     )
     monkeypatch.setattr("smt_hf.cli.export.find_spec", lambda name: name)
-    assert "int8 makes the files of OpenVINO hardly smaller" in said("--to", "openvino", "--int8", *out)
+    assert "int8 is for onnx and web, and not for openvino" in said("--to", "openvino", "--int8", *out)
     assert f"--output-dir {tmp_path} exists" in said("--to", "web", "--output-dir", str(tmp_path))
     assert not Path(out[1]).exists()
