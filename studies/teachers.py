@@ -4,6 +4,8 @@
     python studies/teachers.py run TEACHER RUNS bptt soft --seeds 0 1 2 --cpu-seconds 420
     python studies/teachers.py table TEACHER RUNS > results/teachers.json
 
+results/teachers-example.json: TEACHER is smt_hf/example, the variants are bptt and stored.
+
 train: a small Llama of `transformers` that reads bytes, by Trainer; writes its folder.
 run: each variant at each seed, into RUNS; finished runs are not run again. Budgets are CPU seconds of one
 thread, because a wall clock would measure what else runs on the machine.
@@ -77,11 +79,11 @@ def train(folder: Path, steps: int) -> None:
     Trainer(model, args, train_dataset=Rows(data.train)).train()
     model.save_pretrained(folder)
     data.tokenizer.save_pretrained(folder)
-    about = {
+    known = {
         "steps": steps, "cpu_seconds": round(time.process_time()),
         "bits_per_byte": round(bits(model, data.validation), 4),
     }  # fmt: skip
-    (folder / TRAINED).write_text(json.dumps(about), "utf-8")
+    (folder / TRAINED).write_text(json.dumps(known), "utf-8")
 
 
 @torch.no_grad()
@@ -112,11 +114,22 @@ def row_of(name: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def about(teacher: Path) -> dict[str, Any]:
+    """What is known of a teacher that `train` made, or of one that is a run of this package."""
+    if (teacher / TRAINED).exists():
+        return json.loads((teacher / TRAINED).read_text("utf-8"))
+    record = RunRecord.of_finished(teacher)
+    found = bits_per_byte(record.final["loss"], record.bytes_per_token)
+    return {"steps": record.steps, "seconds": round(record.seconds), "bits_per_byte": round(found, 4)}
+
+
 def table(teacher: Path, runs: Path) -> None:
-    about = json.loads((teacher / TRAINED).read_text("utf-8"))
     rows = [row_of(name, folder) for name in VARIANTS for folder in sorted(runs.glob(f"{name}-[0-9]*"))]
     machine = describe_machine(torch.device("cpu"))
-    print(one_entry_a_line({"what": "teachers", "machine": machine, "teacher": about, "rows": rows}), end="")
+    print(
+        one_entry_a_line({"what": "teachers", "machine": machine, "teacher": about(teacher), "rows": rows}),
+        end="",
+    )
 
 
 def main() -> None:

@@ -37,6 +37,8 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "prepack-epyc": ("trials-prepack-epyc", prepack),
         "scaling": ("scaling", scaling),
         "teachers": ("teachers", teachers),
+        "teachers-example": ("teachers-example", teachers),
+        "names": ("names", names),
         "tried-stack": ("exploration-stack", tried_stack),
         "tried-text": ("exploration-text", tried_text),
     }
@@ -233,6 +235,15 @@ def teachers(rows: Rows) -> Table:
             f"{steps:,.0f}",
         ])  # fmt: skip
     return markdown(["run", "seeds", "bits per byte", "CPU seconds", "steps"], cells)
+
+
+def names(rows: Rows) -> Table:
+    cells = [
+        [f"{row['method']}, {row['learning_rate']:g}", f"{row['accuracy']:.3f}", f"{row['cpu_seconds']:.0f}",
+         f"{row['steps']:,}", f"{row['sequential_steps']:,}"]
+        for row in sorted(rows, key=lambda row: (row["method"] != "smt", row["learning_rate"]))
+    ]  # fmt: skip
+    return markdown(["method, rate", "right", "CPU seconds", "steps", "sequential steps"], cells)
 
 
 def scaling(rows: Rows) -> Table:
