@@ -94,14 +94,23 @@ def bits(model: Any, validation: Any) -> float:
     return bits_per_byte(loss.item(), validation.bytes_per_token)
 
 
+def values_of(name: str, teacher: Path | str) -> dict[str, Any]:
+    """The settings of a variant's runs."""
+    asked = {**COMMON, **VARIANTS[name]}
+    return {key: str(teacher) if value is TAUGHT else value for key, value in asked.items()}
+
+
 def run(teacher: Path, runs: Path, name: str, seed: int, seconds: float) -> None:
     trainer.time = SimpleNamespace(perf_counter=time.process_time)
-    asked = {**COMMON, **VARIANTS[name]}
-    given = {key: str(teacher) if value is TAUGHT else value for key, value in asked.items()}
     folder = runs / f"{name}-{seed}"
     record = RunRecord.read(folder)
     if record is None or not record.finished:
-        spec = {**given, "seed": seed, "max_minutes": seconds / 60, "output_dir": str(folder)}
+        spec = {
+            **values_of(name, teacher),
+            "seed": seed,
+            "max_minutes": seconds / 60,
+            "output_dir": str(folder),
+        }
         build(make_spec(spec)).train(resume=record is not None)
 
 

@@ -14,8 +14,8 @@ from smt_hf.reporting.tables import tables_of
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 PAGES = [ROOT / f"{name}.md" for name in (
-    "README", "RESULTS", "results/README", "docs/performance", "docs/export", "docs/scaling", "docs/serving", "docs/when-to-use",
-    "studies/LOG",
+    "README", "RESULTS", "results/README", "docs/performance", "docs/export", "docs/scaling", "docs/serving",
+    "docs/when-to-use", "studies/LOG",
 )]  # fmt: skip
 FOLDERS = find_studies(RESULTS)
 
