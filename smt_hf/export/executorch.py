@@ -29,12 +29,12 @@ def write_executorch(program: StepProgram, path: Path) -> None:
 
 def executorch_run(path: Path) -> Run:
     """The program in ExecuTorch."""
-    from executorch.extension.pybindings.portable_lib import _load_for_executorch
+    from executorch.runtime import Runtime
 
-    loaded = _load_for_executorch(str(path))
+    method = Runtime.get().load_program(path).load_method("forward")
 
     def run(token: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, then = loaded.forward((torch.from_numpy(token.copy()), torch.from_numpy(memory.copy())))
+        logits, then = method.execute([torch.from_numpy(token.copy()), torch.from_numpy(memory.copy())])
         return logits.numpy().copy(), then.numpy().copy()
 
     return run
