@@ -1,11 +1,10 @@
 """Kill a server under load at random moments, start it again on its store, and compare all that it says.
 
-`serving.py FOLDER --minutes 2 --seed N` prints the seed, each failure, and what was done. Clients hold
+`serving.py FOLDER MINUTES SEED` prints each failure, and what was done. Clients hold
 conversations: each prompt is the one before, its answer, and some words more. The server is `smt-hf serve` of
 the model in the package, with its states in a SQLite file. A client that gets no answer asks again.
 """
 
-import argparse
 import asyncio
 import json
 import random
@@ -295,20 +294,14 @@ def report(soak: Soak) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=None)
-    options = parser.parse_args()
+    folder, minutes, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     began = time.monotonic()
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    print(f"\nsoak of {options.minutes:g} minutes; repeat it with --soak-seed {seed}", flush=True)
     rng = random.Random(seed)
-    rounds = max(1, round(options.minutes * TALKS_A_MINUTE / CLIENTS))
+    rounds = max(1, round(minutes * TALKS_A_MINUTE / CLIENTS))
     talks = [talk for _ in range(rounds) for talk in talks_of(rng, CLIENTS)]
     seconds = time.monotonic() - began
     print(f"{len(talks)} conversations of {sum(map(len, talks))} turns made in {seconds:.0f} s", flush=True)
-    done = Soak(options.folder, rng, talks, began + 60 * options.minutes)
+    done = Soak(folder, rng, talks, began + 60 * minutes)
     asyncio.run(done.run())
     report(done)
     sys.exit(1 if done.failures else 0)

@@ -1,6 +1,6 @@
 """Kill runs at random moments, resume them, and compare what they end as with the unbroken run.
 
-`training.py FOLDER --minutes 2 --seed N` prints the seed, each failure, and how many kills of which kind there
+`training.py FOLDER MINUTES SEED` prints each failure, and how many kills of which kind there
 were. A run is begun, killed some times, resumed each time, and carried to its end: by one process or two, with
 or without workers, with its corpus packed or still to be packed. A third of the kills come at a moment in time,
 the others at an operation on a file of a chosen kind, so that the same seed kills at the same operations again:
@@ -9,7 +9,6 @@ packing and checkpointing take so little of a run that moments in time would har
 Every process is forked from this one, which has imported all there is to import and computed nothing.
 """
 
-import argparse
 import gc
 import importlib
 import json
@@ -404,13 +403,7 @@ def report(soak: Soak) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=None)
-    options = parser.parse_args()
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    print(f"\nsoak of {options.minutes:g} minutes; repeat it with --soak-seed {seed}", flush=True)
-    done = soak_for(options.minutes, seed, options.folder)
+    folder, minutes, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    done = soak_for(minutes, seed, folder)
     report(done)
     sys.exit(1 if done.failures else 0)

@@ -1,8 +1,10 @@
 """studies/names.py: documents that tell a name and ask for it, and how often a model says it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from test_long_run import load
 
@@ -11,12 +13,15 @@ from smt_hf.data import load_data
 names = load("names")
 
 
-def documents(length: int = 48) -> Any:
-    return names.Documents(load_data("python-docs", sequence_length=length).train, length)
+@pytest.fixture
+def found(tmp_path: Path) -> Any:
+    """Documents of 48 bytes."""
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60, "utf-8")
+    return names.Documents(load_data(str(text), sequence_length=48, cache_dir=tmp_path).train, 48)
 
 
-def test_a_document_tells_a_name_and_asks_for_its_first_letter():
-    found = documents()
+def test_a_document_tells_a_name_and_asks_for_its_first_letter(found):
     rows = found.__getitems__(range(200))
     asked = set()
     for ids, labels in zip(rows["input_ids"], rows["shift_labels"], strict=True):
@@ -29,9 +34,8 @@ def test_a_document_tells_a_name_and_asks_for_its_first_letter():
     assert asked == set(names.NAMES) and found.at_length(64)[0]["input_ids"].shape == (64,)
 
 
-def test_accuracy_is_of_the_right_letter_among_the_sixteen(monkeypatch):
+def test_accuracy_is_of_the_right_letter_among_the_sixteen(found, monkeypatch):
     monkeypatch.setattr(names, "TESTED", 64)
-    found = documents()
 
     def says(give: Any) -> Any:
         def model(ids: torch.Tensor) -> Any:
