@@ -27,12 +27,6 @@ def synchronize() -> None:
         torch.accelerator.synchronize()
 
 
-def default_device() -> torch.device:
-    """Where Accelerate and the servers put a model."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
-
-
 def seconds_of(function: Callable[[], Any]) -> float:
     synchronize()
     start = time.perf_counter()

@@ -15,9 +15,10 @@ from smt_hf.pretraining.assembly import model_config, teacher_config
 from smt_hf.pretraining.objectives import cross_entropy
 from smt_hf.pretraining.phases import PHASES, Objective
 from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.runs.environment import default_device
 from smt_hf.runs.spec import RunSpec
 
-from .measure import default_device, interleave, rate, seconds_of
+from .measure import interleave, rate, seconds_of
 
 VOCAB = 258
 # Of the official code: a label for every 16th timestep of a rollout, each by an encoding of its own.

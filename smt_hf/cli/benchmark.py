@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from smt_hf.benchmark.decoding import check_names, measure_decode, measure_prefill, subjects
-    from smt_hf.benchmark.measure import default_device, describe_machine
+    from smt_hf.benchmark.measure import describe_machine
+    from smt_hf.runs.environment import default_device
 
     if args.what == "serve":
         if args.dtype != "float32":

@@ -28,6 +28,8 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     Raises ValueError, in one sentence, for anything in the description that could not be run.
     """
     use_cell(spec.cell)
+    if spec.teacher_top is not None and spec.teacher is None:
+        raise ValueError(f"teacher_top is {spec.teacher_top}, and there is no teacher; give --teacher too.")
     spec, length, lengths = fitting.with_lengths(fitting.with_memory_for_layers(spec))
     given = None if spec.teacher is None else own_tokenizer(spec.teacher, spec.tokenizer)
     data = load_data(
@@ -58,9 +60,8 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     }
     soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
     train = data.train
-    if spec.teacher_top is not None:
-        if soft_targets is None or not isinstance(train, TokenWindows):
-            raise ValueError(f"teacher_top is {spec.teacher_top}, and there is no teacher; give --teacher too.")
+    if spec.teacher_top is not None and soft_targets is not None:
+        assert isinstance(train, TokenWindows)  # as text is
         train, soft_targets = read_once(soft_targets, train, spec.teacher_top, spec.disable_tqdm), None
     return SMTPretrainer(
         model, teacher, spec, train, data.validation, tokenizer, known=known, soft_targets=soft_targets

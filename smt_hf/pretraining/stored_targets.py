@@ -21,11 +21,13 @@ from tqdm.auto import tqdm
 from smt_hf.data.dataset import Batch, row_numbers
 from smt_hf.data.packed_file import naming
 from smt_hf.data.packing import TokenWindows
+from smt_hf.runs.environment import default_device
 from smt_hf.runs.locks import locked
 
 from .soft_targets import SoftTargets
 
 IDS, LOGPROBS = "soft_target_ids", "soft_target_logprobs"  # columns of a batch, both (B, L, k)
+FORMAT_VERSION = 1  # raise it whenever the same teacher would give another file
 ROWS = 16  # that the teacher reads at a time
 # Of a row, the part that the next one reads again, so that no position but the corpus's first ones has less
 # context. The reading takes 1 / (1 − 1/8) = 1.14 times a plain one.
@@ -84,7 +86,14 @@ def read_once(soft_targets: SoftTargets, windows: TokenWindows, top: int, quiet:
         )
     soft_targets.check(windows[0]["input_ids"])
     kind = np.dtype([("ids", "<u2" if vocab_size <= 1 << 16 else "<u4", top), ("logprobs", "<f2", top)])
-    identity = [soft_targets.fingerprint(), windows.fingerprint, windows.sequence_length, vocab_size, top]
+    identity = [
+        FORMAT_VERSION,
+        soft_targets.fingerprint(),
+        windows.fingerprint,
+        windows.sequence_length,
+        vocab_size,
+        top,
+    ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     path = windows.path.with_name(f"{windows.path.stem}-said-{key}.bin")
     with locked(path.with_suffix(".lock")), naming(path):
@@ -113,7 +122,6 @@ def _read(
     """Append to `part` what the teacher says after each token that it has not spoken of yet."""
     top, length, end = kind["ids"].shape[0], windows.sequence_length, last_of(windows)
     again = length // OVERLAP
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     with open(part, "ab") as file, tqdm(total=end, disable=quiet, unit=" tokens") as bar:
         # Whole rows only, so that a reading that was killed becomes the same file.
         rows = (part.stat().st_size // kind.itemsize - again) // (length - again)
@@ -124,7 +132,7 @@ def _read(
             first = max(0, done - again)
             # The last row ends with the corpus.
             starts = sorted({min(first + i * (length - again), end - length) for i in range(ROWS)})
-            said = soft_targets(windows.__getitems__(starts)["input_ids"].to(device)).topk(top)
+            said = soft_targets(windows.__getitems__(starts)["input_ids"].to(default_device())).topk(top)
             if not said.values[..., 0].isfinite().all():
                 raise ValueError(
                     f"{soft_targets.name} answers with numbers that are not finite; give another one."

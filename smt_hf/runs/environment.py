@@ -33,6 +33,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def default_device() -> torch.device:
+    """Where Accelerate and the servers put a model."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
 def git_commit() -> str | None:
     """The commit of the checkout this code runs from; installed packages have none."""
     folder = Path(__file__).resolve().parents[2]
