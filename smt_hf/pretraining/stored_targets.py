@@ -105,7 +105,8 @@ def read_once(soft_targets: SoftTargets, windows: TokenWindows, top: int, quiet:
                     f"teacher_top {top} takes {total:,} bytes in {path.parent}, which has room for {free:,}; "
                     f"give a smaller number, or make room."
                 )
-            logger.info(f"the teacher reads the corpus once, into {path} ({total:,} bytes)")
+            reads = f"goes on reading at {there / total:.0%}" if there else "reads the corpus once"
+            logger.info(f"the teacher {reads}, into {path} ({total:,} bytes)")
             _read(soft_targets, windows, part, kind, quiet)
             part.rename(path)
     return TaughtWindows(windows, path, kind)
@@ -123,9 +124,10 @@ def _read(
     top, length, end = kind["ids"].shape[0], windows.sequence_length, last_of(windows)
     again = length // OVERLAP
     with open(part, "ab") as file, tqdm(total=end, disable=quiet, unit=" tokens") as bar:
-        # Whole rows only, so that a reading that was killed becomes the same file.
-        rows = (part.stat().st_size // kind.itemsize - again) // (length - again)
-        done = rows * (length - again) + again if rows > 0 else 0
+        # Whole batches only, so that a reading that was killed becomes the same file, up to the last rounding.
+        batch = ROWS * (length - again)
+        batches = (part.stat().st_size // kind.itemsize - again) // batch
+        done = batches * batch + again if batches > 0 else 0
         file.truncate(done * kind.itemsize)
         bar.update(done)
         while done < end:

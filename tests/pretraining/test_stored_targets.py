@@ -30,17 +30,23 @@ def windows(text, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """How many rows the teacher has read."""
-    rows = [0]
+def batches(monkeypatch):
+    """What the teacher has read, one entry a batch."""
+    read: list[list[list[int]]] = []
     plain = SoftTargets.__call__
 
-    def count(self, input_ids):
-        rows[0] += len(input_ids)
+    def note(self, input_ids):
+        read.append(input_ids.tolist())
         return plain(self, input_ids)
 
-    monkeypatch.setattr(SoftTargets, "__call__", count)
-    return rows
+    monkeypatch.setattr(SoftTargets, "__call__", note)
+    return read
+
+
+@pytest.fixture
+def asked(batches):
+    """How many rows the teacher has read."""
+    return lambda: sum(map(len, batches))
 
 
 def teacher() -> SoftTargets:
@@ -80,25 +86,28 @@ def test_the_rest_of_a_distribution_has_equal_parts():
 
 def test_the_corpus_is_read_once_by_each_teacher(windows, asked):
     read_once(teacher(), windows, TOP)
-    before = asked[0]
+    before = asked()
     read_once(teacher(), windows, TOP)
-    assert asked[0] - before <= CHECKED
+    assert asked() - before <= CHECKED
     other = teacher()
     with torch.no_grad():
         other.model.lm_head.weight[0, 0] += 1
     read_once(other, windows, TOP)
-    assert asked[0] > before + 10
+    assert asked() > before + 10
 
 
-def test_a_reading_that_was_killed_goes_on_to_the_same_file(windows, asked):
+def test_a_reading_that_was_killed_goes_on_to_the_same_file(windows, batches):
+    """In the same batches, since rounding depends on what is computed at once."""
     whole = read_once(teacher(), windows, TOP)
     part = whole.targets.with_suffix(".part")
-    content, rows = whole.targets.read_bytes(), asked[0]
+    content, of_all = whole.targets.read_bytes(), list(batches)
+    batches.clear()
     whole.targets.unlink()
     part.write_bytes(content[: len(content) // 2 + 7])  # in the middle of a record
     again = read_once(teacher(), windows, TOP)
     assert again.targets.read_bytes() == content
-    assert asked[0] - rows < 0.7 * rows and not part.exists()
+    assert 3 < len(batches) < 0.7 * len(of_all) and not part.exists()
+    assert [batch for batch in batches if batch not in of_all] == []
 
 
 def test_a_disk_without_room_is_told_before_the_reading(windows, asked, monkeypatch):
@@ -106,15 +115,13 @@ def test_a_disk_without_room_is_told_before_the_reading(windows, asked, monkeypa
     monkeypatch.setattr(stored_targets.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(ValueError, match=r"teacher_top 5 takes \d+,\d+ bytes in .* has room for 1,000"):
         read_once(teacher(), windows, TOP)
-    assert asked[0] <= CHECKED
+    assert asked() <= CHECKED
     with pytest.raises(ValueError, match="teacher_top is 258, and there are 258 tokens"):
         read_once(teacher(), windows, BYTES)
 
 
 @pytest.mark.parametrize("changes", [{"method": "bptt"}, {"method": "smt", "dmt_fraction": 0.5}])
-def test_a_run_from_what_was_stored_equals_one_that_asks_at_every_step(
-    tmp_path, text, changes, asked, monkeypatch
-):
+def test_a_run_from_what_was_stored_equals_one_that_asks_at_every_step(tmp_path, text, changes, monkeypatch):
     """All but one token are stored, and rows are as the teacher reads them where they begin the corpus."""
     monkeypatch.setenv("SMT_HF_CACHE", str(tmp_path / "cache"))
     folder = save_teacher(tmp_path / "teacher", causal_lm("llama"))
@@ -124,7 +131,6 @@ def test_a_run_from_what_was_stored_equals_one_that_asks_at_every_step(
     )
     losses = []
     for top in (None, BYTES - 1):
-        asked[0] = 0
         more = {} if top is None else {"teacher_top": top}
         record = build(
             spec(tmp_path, text, folder, output_dir=str(tmp_path / f"run{top}"), **changes, **more)
