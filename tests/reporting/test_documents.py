@@ -90,6 +90,6 @@ def test_every_picture_that_a_page_shows_is_there_and_no_other_is_kept():
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "studies").glob("*.md")):
         for part in page.read_text(encoding="utf-8").split("](")[1:]:
             target = part.split(")")[0]
-            if target.endswith(".png") and "://" not in target:
+            if target.endswith((".png", ".gif")) and "://" not in target:
                 shown.add((page.parent / target).resolve())
     assert shown == set((ROOT / "docs" / "pictures").iterdir())
