@@ -9,6 +9,7 @@ from smt_hf.data import DataSplits, TokenWindows, data_kind
 from smt_hf.data.tasks import make_task
 from smt_hf.models.cell_base import StackedCell
 from smt_hf.models.cells import CELLS
+from smt_hf.runs.arguments import ROLLOUT_PARTS
 from smt_hf.runs.spec import RunSpec
 
 LONGEST_TASK = 4096  # tokens, where the user gives no length
@@ -66,7 +67,7 @@ def with_lengths(spec: RunSpec) -> tuple[RunSpec, int | None, dict[str, int]]:
 
 def longest_asked_for(spec: RunSpec) -> int:
     """The rollout that was given, or that is as long as labels are apart by what was given; else 1."""
-    names = {"rollout_length", "dmt_label_every"} & spec.given if rolls_out(spec) else set()
+    names = {"rollout_length", *ROLLOUT_PARTS} & spec.given if rolls_out(spec) else set()
     return max([1, *(getattr(spec, name) for name in names)])
 
 
@@ -107,16 +108,15 @@ def with_length_of_task(spec: RunSpec, length: int) -> tuple[RunSpec, int]:
 def with_room_for_rollouts(spec: RunSpec, context: int) -> RunSpec:
     """Shorten the preset's rollout to the context. A rollout that was given stays as it is, to be refused."""
     longest = context - 1
-    if rolls_out(spec) and "dmt_label_every" in spec.given and spec.dmt_label_every > longest:
-        raise ValueError(
-            f"dmt_label_every {spec.dmt_label_every} does not fit into a context of {context} tokens; use at "
-            f"most {longest}."
-        )
+    for name in spec.given.intersection(ROLLOUT_PARTS) if rolls_out(spec) else ():
+        if (steps := getattr(spec, name)) > longest:
+            raise ValueError(
+                f"{name} {steps} does not fit into a context of {context} tokens; use at most {longest}."
+            )
     if "rollout_length" in spec.given or not rolls_out(spec) or not 1 <= longest < spec.rollout_length:
         return spec
-    if "dmt_label_every" not in spec.given:
-        spec = spec.changed(dmt_label_every=min(spec.dmt_label_every, longest))
-    return spec.changed(rollout_length=longest)
+    shorter = {name: min(getattr(spec, name), longest) for name in ROLLOUT_PARTS if name not in spec.given}
+    return spec.changed(rollout_length=longest, **shorter)
 
 
 def with_horizon_of_text(spec: RunSpec, data: DataSplits) -> RunSpec:

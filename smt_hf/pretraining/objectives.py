@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from smt_hf.models.cell_base import MemoryCell
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
 
@@ -18,8 +19,6 @@ from .teacher import SMTTeacher
 Batch = dict[str, torch.Tensor]
 Parts = dict[str, torch.Tensor]
 
-# The paper's best in DMT, beside a readout loss of weight 1.
-DMT_DYNAMICS_WEIGHT = 10.0
 # The error of a memory at which DMT's loss begins to level off; 2 is that of unrelated memories.
 DMT_ERROR_SCALE = 0.3
 # Pairs grow with the square of the sample; 512 memory tokens are what the official code draws.
@@ -214,6 +213,17 @@ def smt_loss(
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
+def unroll(cell: MemoryCell, memories: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """With gradient: n stretches of k steps each, from memories (B, n, K, D) on inputs (B, n, k, …) that the
+    cell has projected → the memories after each step, (B, n · k, K, D)."""
+    rows = memories.flatten(0, 1)
+    made = []
+    for x in inputs.flatten(0, 1).unbind(1):
+        rows = cell(rows, x)
+        made.append(rows)
+    return torch.stack(made, dim=1).view(len(memories), -1, *memories.shape[2:])
+
+
 def dmt_loss(
     model: SMTForCausalLM,
     teacher: SMTTeacher,
@@ -222,8 +232,9 @@ def dmt_loss(
     rollout_length: int,
     num_sweeps: int = 0,
     label_every: int = 1,
+    gradient_steps: int = 1,
     offset: int = 0,
-    dynamics_weight: float = DMT_DYNAMICS_WEIGHT,
+    imitation_weight: float = Defaults.dmt_imitation_weight,
     teacher_weight: float = 0.0,
 ) -> tuple[torch.Tensor, Parts]:
     """On-policy imitation over a window of R = `rollout_length` tokens after timestep `start` = s ≥ −1.
@@ -234,19 +245,24 @@ def dmt_loss(
     num_sweeps: 0 rolls out sequentially, P > 0 by P parallel sweeps (ours; see `rollout`).
     label_every: train only every n-th step of the window, from the `offset`-th on, and roll the others out.
     The official code has n = 16.
+    gradient_steps: train k steps in a row instead of one, through which the gradient goes back: the cell starts
+    from m̂ and keeps its own k memories. Where n < k these stretches follow one another; what is left of the
+    window behind the last whole one is not trained.
+    imitation_weight: the paper's best is 10.
     teacher_weight: share of the cross-entropy that goes to the soft targets of the batch, if it has some.
 
     Deviations: the paper's L is 10 · L_dyn + cross-entropy, where every error counts in full. Its
-    cross-entropy trains the readout alone; ours reaches the cell too, through the one application. m̂_t is
-    detached, so no gradient goes back through time. The cell may become better than its teacher
+    cross-entropy trains the readout alone; ours reaches the cell too, through the k applications. m̂_t is
+    detached, so with k = 1 no gradient goes back through time. The cell may become better than its teacher
     (studies/LOG.md).
     """
     x, y = batch["input_ids"], batch["shift_labels"]
     window = slice(start + 1, start + 1 + rollout_length)
-    taught = range(offset, rollout_length, label_every)
-    num_sweeps = min(num_sweeps, rollout_length - 1)
-    # Where the path to each taught step begins; it ends at the next timestep's label.
-    begins = [max(0, step - num_sweeps) for step in taught] if num_sweeps else [0]
+    first = range(offset, rollout_length - gradient_steps + 1, max(label_every, gradient_steps))
+    taught = [step + i for step in first for i in range(gradient_steps)]
+    num_sweeps = min(num_sweeps, rollout_length - gradient_steps)
+    # Where the path to each first step begins; each taught step ends at the next timestep's label.
+    begins = [max(0, step - num_sweeps) for step in first] if num_sweeps else [0]
     ends = [step + 1 for step in taught]
     timesteps = sorted({*begins, *ends})
     with torch.no_grad():
@@ -255,12 +271,12 @@ def dmt_loss(
 
     cell = model.model.cell
     inputs = cell.project_inputs(model.model.embed_tokens(x[:, window]))
-    chosen = torch.tensor(taught, device=x.device)
+    chosen, starts = (torch.tensor(list(steps), device=x.device) for steps in (taught, first))
     if num_sweeps:
-        memories = sweep_rollout(cell, memory_start, inputs, chosen, num_sweeps)
+        memories = sweep_rollout(cell, memory_start, inputs, starts, num_sweeps)
     else:
-        memories = sequential_rollout(cell, memory_start[:, 0], inputs)[:, chosen]
-    memory_pred = cell(memories.flatten(0, 1), inputs[:, chosen].flatten(0, 1)).view_as(memories)
+        memories = sequential_rollout(cell, memory_start[:, 0], inputs[:, : first[-1] + 1])[:, starts]
+    memory_pred = unroll(cell, memories, inputs[:, chosen].unflatten(1, (len(first), gradient_steps)))
     error = (memory_pred - memory_target).pow(2).mean((-2, -1))
     answers = y[:, window][:, chosen]
     asked = timesteps_asked(answers)
@@ -270,7 +286,7 @@ def dmt_loss(
     readout = answer_loss(logits, answers[:, asked], said, teacher_weight)
 
     parts = {"dynamics_loss": error.mean(), "readout_loss": readout, "drift": error[:, -1].mean()}
-    loss = dynamics_weight * imitation_loss(error) + readout
+    loss = imitation_weight * imitation_loss(error) + readout
     return loss, {name: value.detach() for name, value in parts.items()}
 
 

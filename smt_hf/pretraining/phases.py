@@ -66,17 +66,19 @@ def draws_of_smt(moment: Moment, args: Args) -> Draws:
 
 
 def draws_of_dmt(moment: Moment, args: Args) -> Draws:
-    """The depth is that of the rollout, and one for the gradient pass."""
+    """The depth is that of the rollout to the last stretch, and that of the gradient pass."""
     rng = random.Random(f"{args.seed}-{moment.step}")
+    k = args.dmt_gradient_steps
     choices = {
         "start": draw_start(rng, min(moment.length, moment.context_length), args),
         "rollout_length": args.rollout_length,
         "num_sweeps": args.num_sweeps,
         "label_every": args.dmt_label_every,
-        "offset": rng.randrange(args.dmt_label_every),
+        "gradient_steps": k,
+        "offset": rng.randrange(max(args.dmt_label_every, k) - k + 1),
     }
-    longest = args.rollout_length - 1
-    return choices, 1 + (min(args.num_sweeps, longest) if args.num_sweeps else longest)
+    longest = args.rollout_length - k
+    return choices, k + (min(args.num_sweeps, longest) if args.num_sweeps else longest)
 
 
 def draws_of_bptt(moment: Moment, args: Args) -> Draws:
@@ -98,7 +100,12 @@ PHASES: dict[str, PhaseRow] = {
     ),
     "dmt": PhaseRow(
         loss=lambda model, teacher, batch, args, **draws: objectives.dmt_loss(
-            model, teacher, batch, teacher_weight=args.teacher_weight, **draws
+            model,
+            teacher,
+            batch,
+            imitation_weight=args.dmt_imitation_weight,
+            teacher_weight=args.teacher_weight,
+            **draws,
         ),
         trains=("model.model.embed_tokens.", "model.model.cell.", "model.model.readout.", "model.lm_head."),
         draws=draws_of_dmt,

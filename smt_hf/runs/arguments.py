@@ -55,6 +55,8 @@ def kinds_of(cls: type, name: str) -> tuple[type, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
+# Steps of a DMT rollout, which has at least so many.
+ROLLOUT_PARTS = ("dmt_label_every", "dmt_gradient_steps")
 # Weights of the terms of the SMT loss.
 WEIGHTS = (
     *("prediction_weight", "dynamics_weight", "uniformity_weight"),
@@ -134,6 +136,12 @@ class SMTPretrainingArguments:
     dmt_label_every: int = option(
         1, "train every n-th step of a DMT rollout only; cheaper where rollouts are long", METHOD, above=0
     )
+    dmt_gradient_steps: int = option(
+        1, "steps in a row of a DMT rollout that the gradient goes back through", METHOD, above=0
+    )
+    dmt_imitation_weight: float = option(
+        10.0, "weight of the teacher's memories in DMT, beside the cross-entropy", METHOD, at_least=0
+    )
     cold_start_fraction: float = option(
         0.3, "share of DMT windows that start from the empty memory", METHOD, at_least=0, at_most=1
     )
@@ -176,11 +184,9 @@ class SMTPretrainingArguments:
                 f"dmt_fraction {self.dmt_fraction} and bptt_fraction {self.bptt_fraction} are more than the "
                 f"whole budget; together they must be at most 1."
             )
-        if self.dmt_label_every > self.rollout_length:
-            raise ValueError(
-                f"dmt_label_every is {self.dmt_label_every}; it must be at most rollout_length "
-                f"{self.rollout_length}."
-            )
+        for name in ROLLOUT_PARTS:
+            if (steps := getattr(self, name)) > self.rollout_length:
+                raise ValueError(f"{name} is {steps}; it must be at most rollout_length {self.rollout_length}.")
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into {self.gradient_accumulation_steps} "

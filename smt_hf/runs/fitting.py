@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .arguments import ROLLOUT_PARTS
+
 Values = Mapping[str, Any]
 # Whether a value came from a preset, or is a default.
 Free = Callable[[str], bool]
@@ -17,7 +19,7 @@ def fitted(values: Values, given: frozenset[str]) -> dict[str, Any]:
     """
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     changes: dict[str, Any] = {}
-    for fit in (phases, labels, batches, heads):
+    for fit in (phases, rollouts, batches, heads):
         try:
             changes |= fit(numbers, lambda name: name not in given)
         except (KeyError, ZeroDivisionError):  # of a value that is missing, or 0
@@ -37,13 +39,13 @@ def phases(values: Values, free: Free) -> dict[str, Any]:
     return {}
 
 
-def labels(values: Values, free: Free) -> dict[str, Any]:
-    every, length = values["dmt_label_every"], values["rollout_length"]
-    if every <= length or length < 1:
-        return {}
-    if free("dmt_label_every"):
-        return {"dmt_label_every": length}
-    return {"rollout_length": every} if free("rollout_length") else {}
+def rollouts(values: Values, free: Free) -> dict[str, Any]:
+    length = values["rollout_length"]
+    longer = [name for name in ROLLOUT_PARTS if values[name] > length >= 1]
+    given = [values[name] for name in longer if not free(name)]
+    if not given:
+        return dict.fromkeys(longer, length)
+    return {"rollout_length": max(given)} if free("rollout_length") else {}
 
 
 def batches(values: Values, free: Free) -> dict[str, Any]:

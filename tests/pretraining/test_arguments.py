@@ -32,6 +32,11 @@ def test_exactly_one_budget_must_be_given(budget):
             {"dmt_label_every": 9, "rollout_length": 8},
             "it must be at most rollout_length 8",
         ),
+        ({"dmt_gradient_steps": 0}, "dmt_gradient_steps is 0"),
+        (
+            {"dmt_gradient_steps": 9, "rollout_length": 8},
+            "dmt_gradient_steps is 9; it must be at most rollout_length 8",
+        ),
         ({"save_total_limit": 0}, "save_total_limit is 0"),
         ({"checkpoint_every": -5}, "checkpoint_every is -5"),
         ({"dmt_fraction": 1.5}, "dmt_fraction is 1.5"),

@@ -43,6 +43,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, Any]]]] = {
     "a task that needs more": ({"dataset": "recency:num_recalled=40"}, {"context_length": (128, 32)}),
     "a short context": ({"context_length": 8}, {"rollout_length": (7, 16)}),
     "labels further apart than the rollout": ({"dmt_label_every": 20}, {"rollout_length": (20, 16)}),
+    "more gradient steps than the rollout": ({"dmt_gradient_steps": 20}, {"rollout_length": (20, 16)}),
+    "gradient steps and labels beyond the rollout": (
+        {"dmt_gradient_steps": 20, "dmt_label_every": 18},
+        {"rollout_length": (20, 16)},
+    ),
     "labels further apart than a task": (
         {"dataset": "copy", "dmt_label_every": 40},
         {"rollout_length": (40, 16), "context_length": (41, 32)},
@@ -144,6 +149,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "phases": ({"dmt_fraction": 0.6, "bptt_fraction": 0.6}, "more than the whole budget"),
     "labels and a rollout": ({"dmt_label_every": 9, "rollout_length": 8}, "dmt_label_every is 9"),
+    "gradient steps and a context": (
+        {"dmt_gradient_steps": 32, "context_length": 32},
+        "dmt_gradient_steps 32 does not fit into a context of 32 tokens; use at most 31",
+    ),
     "layers and tokens": (
         {"num_hidden_layers": 3, "num_memory_tokens": 4},
         "num_memory_tokens 4 cannot be shared",

@@ -324,28 +324,33 @@ def distinct_batch() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "shift_labels": torch.tensor([[9, 0, 7, -100, 2, 10, 4, 1]])}
 
 
-def slow_dmt(model, teacher, batch, start: int, sweeps: int | None, taught=range(R)) -> torch.Tensor:
-    """Timestep by timestep. The state before each step is computed anew, from `sweeps` steps earlier."""
+def slow_dmt(
+    model, teacher, batch, start: int, sweeps: int | None, taught=range(R), in_a_row: int = 1
+) -> torch.Tensor:
+    """Timestep by timestep. The state before each stretch is computed anew, from `sweeps` steps earlier."""
     x, y = batch["input_ids"], batch["shift_labels"]
     core = model.model
     dynamics, readout = [], []
     for row in range(len(x)):
         labels = [teacher.encode(x[row : row + 1], [t])[0, 0].detach() for t in range(start, start + R + 1)]
         tokens = x[row, start + 1 : start + 1 + R]
-        for step in taught:
-            begin = 0 if sweeps is None else max(0, step - sweeps)
+
+        def stepped(memory, step, tokens=tokens):
+            return core.cell(memory[None], core.cell.project_inputs(core.embed_tokens(tokens[step, None])))[0]
+
+        for first in taught:
+            begin = 0 if sweeps is None else max(0, first - sweeps)
             memory = labels[begin]
             with torch.no_grad():
-                for i in range(begin, step):
-                    inputs = core.cell.project_inputs(core.embed_tokens(tokens[i : i + 1]))
-                    memory = core.cell(memory[None], inputs)[0]
-            inputs = core.cell.project_inputs(core.embed_tokens(tokens[step : step + 1]))
-            pred = core.cell(memory[None], inputs)[0]
-            error = (pred - labels[step + 1]).pow(2).mean()
-            dynamics.append(error / (1 + error / 0.3))
-            target = y[row, start + 1 + step]
-            if target != -100:
-                readout.append(surprise(model.lm_head(core.read_out(pred[None]))[0], target))
+                for i in range(begin, first):
+                    memory = stepped(memory, i)
+            for step in range(first, first + in_a_row):
+                memory = stepped(memory, step)
+                error = (memory - labels[step + 1]).pow(2).mean()
+                dynamics.append(error / (1 + error / 0.3))
+                target = y[row, start + 1 + step]
+                if target != -100:
+                    readout.append(surprise(model.lm_head(core.read_out(memory[None]))[0], target))
     return 10 * mean(dynamics) + mean(readout)
 
 
@@ -380,11 +385,47 @@ def test_every_nth_step_of_a_rollout_is_taught_as_if_there_were_no_others(
     model, teacher = tiny_student(), tiny_teacher()
     twin = copy.deepcopy(model)
     batch = random_batch(3, 8)
-    loss, parts = dmt_loss(model, teacher, batch, START, R, num_sweeps, label_every, offset)
+    loss, parts = dmt_loss(model, teacher, batch, START, R, num_sweeps, label_every, offset=offset)
     expected = slow_dmt(twin, teacher, batch, START, num_sweeps or None, taught)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     assert (parts["drift"] == parts["dynamics_loss"]) == (len(taught) == 1)
     assert gradients(loss, model, teacher) == gradients(expected, twin, teacher)
+
+
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+@pytest.mark.parametrize("num_sweeps", [0, 1, 9])
+@pytest.mark.parametrize(
+    ("label_every", "in_a_row", "offset", "first"),
+    [(1, 2, 0, [0, 2]), (1, 3, 0, [0]), (1, R, 0, [0]), (3, 2, 0, [0]), (3, 2, 1, [1])],
+)
+def test_the_gradient_goes_back_through_a_stretch_and_no_further(
+    cell, label_every, in_a_row, offset, first, num_sweeps
+):
+    model, teacher = tiny_student(cell), tiny_teacher()
+    twin = copy.deepcopy(model)
+    batch = random_batch(3, 8)
+    loss, _ = dmt_loss(model, teacher, batch, START, R, num_sweeps, label_every, in_a_row, offset)
+    expected = slow_dmt(twin, teacher, batch, START, num_sweeps or None, first, in_a_row)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    loss.backward()
+    expected.backward()
+    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(
+                ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_the_weights_of_dmt_are_those_of_the_run(tmp_path):
+    model, teacher = tiny_student(), tiny_teacher()
+    batch = random_batch(3, 8)
+
+    def loss(weight: float) -> torch.Tensor:
+        args = tiny_arguments(tmp_path, dmt_imitation_weight=weight)
+        return Objective(model, teacher, args)("dmt", batch, start=START, rollout_length=R)[0]
+
+    torch.testing.assert_close(loss(3) - loss(0), 0.3 * (loss(10) - loss(0)))
+    torch.testing.assert_close(loss(10), dmt_loss(model, teacher, batch, START, R)[0])
 
 
 def test_over_many_steps_every_step_of_a_rollout_is_taught_as_often(tmp_path):
@@ -392,6 +433,21 @@ def test_over_many_steps_every_step_of_a_rollout_is_taught_as_often(tmp_path):
     part = schedule.Phase("dmt", 0.0, 1.0, 1e-3)
     drawn = [draws(part, Moment(step, 16, 16, CONTEXT), args)[0]["offset"] for step in range(600)]
     assert all(150 < drawn.count(offset) < 250 for offset in range(3)) and len(set(drawn)) == 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "num_sweeps", "offsets", "depth"),
+    [(1, 3, 0, {0, 1, 2}, 6), (2, 1, 0, {0}, 6), (2, 3, 0, {0, 1}, 6), (3, 3, 2, {0}, 5), (6, 1, 4, {0}, 6)],
+)
+def test_stretches_begin_wherever_a_whole_one_fits_and_their_steps_wait_for_one_another(
+    tmp_path, steps, every, num_sweeps, offsets, depth
+):
+    args = tiny_arguments(
+        tmp_path, rollout_length=6, dmt_gradient_steps=steps, dmt_label_every=every, num_sweeps=num_sweeps
+    )
+    part = schedule.Phase("dmt", 0.0, 1.0, 1e-3)
+    drawn = [draws(part, Moment(step, 16, 16, CONTEXT), args) for step in range(60)]
+    assert {choices["offset"] for choices, _ in drawn} == offsets and {found for _, found in drawn} == {depth}
 
 
 @pytest.mark.parametrize("num_sweeps", [0, 2])
@@ -456,7 +512,7 @@ def test_the_readout_cross_entropy_of_dmt_goes_back_through_one_step_and_no_furt
     model, teacher = tiny_student(), tiny_teacher()
     batch = distinct_batch()
     batch["shift_labels"][:, : START + R] = -100  # only the last timestep of the window has a target
-    loss, _ = dmt_loss(model, teacher, batch, START, R, num_sweeps, dynamics_weight=0.0)
+    loss, _ = dmt_loss(model, teacher, batch, START, R, num_sweeps, imitation_weight=0.0)
     loss.backward()
     moved = model.model.embed_tokens.weight.grad.abs().sum(-1).nonzero().flatten().tolist()
     assert moved == [batch["input_ids"][0, START + R]]
@@ -536,7 +592,7 @@ def test_losses_ignore_what_stands_where_there_is_no_target():
     only_first = {name: value[:1] for name, value in batch.items()}
     for loss in (
         lambda b: smt_loss(model, teacher, b, 4, 3, dynamics_weight=0.0, uniformity_weight=0.0),
-        lambda b: dmt_loss(model, teacher, b, 2, R, dynamics_weight=0.0),
+        lambda b: dmt_loss(model, teacher, b, 2, R, imitation_weight=0.0),
         lambda b: bptt_loss(model, b),
     ):
         torch.testing.assert_close(loss(batch)[0], loss(only_first)[0])

@@ -87,6 +87,7 @@ CASES = {
     "in dmt": ({"checkpoint_every": 3}, 8 * 7 + 3, 6),
     "in dmt, by sweeps": ({"checkpoint_every": 3, "num_sweeps": 2}, 8 * 7 + 3, 6),
     "in dmt, every second label": ({"checkpoint_every": 3, "dmt_label_every": 2}, 8 * 7 + 3, 6),
+    "in dmt, two steps in a row": ({"checkpoint_every": 3, "dmt_gradient_steps": 2}, 8 * 7 + 3, 6),
     "in bptt": ({"checkpoint_every": 3, "method": "bptt"}, 8 * 7 + 3, 6),
     # Steps 0–2 are SMT, 3 and 4 DMT, 5–7 BPTT.
     "in bptt after dmt": ({"checkpoint_every": 3, "dmt_fraction": 0.25, "bptt_fraction": 0.375}, 8 * 7 + 3, 6),
