@@ -275,7 +275,8 @@ def dmt_loss(
     if num_sweeps:
         memories = sweep_rollout(cell, memory_start, inputs, starts, num_sweeps)
     else:
-        memories = sequential_rollout(cell, memory_start[:, 0], inputs[:, : first[-1] + 1])[:, starts]
+        last = rollout_length - gradient_steps  # at most; no stretch begins behind it
+        memories = sequential_rollout(cell, memory_start[:, 0], inputs[:, : last + 1])[:, starts]
     memory_pred = unroll(cell, memories, inputs[:, chosen].unflatten(1, (len(first), gradient_steps)))
     error = (memory_pred - memory_target).pow(2).mean((-2, -1))
     answers = y[:, window][:, chosen]
