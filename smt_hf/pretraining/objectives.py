@@ -9,11 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from smt_hf.models.cell_base import MemoryCell
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
 
-from .rollout import sequential_rollout, sweep_rollout
+from .rollout import sequential_rollout, sweep_rollout, unroll
 from .teacher import SMTTeacher
 
 Batch = dict[str, torch.Tensor]
@@ -211,17 +210,6 @@ def smt_loss(
         parts["trunk_loss"] = cross_entropy(teacher.read_out(trunk), y[:, : trunk.shape[1]])
         loss = loss + trunk_weight * parts["trunk_loss"]
     return loss, {name: value.detach() for name, value in parts.items()}
-
-
-def unroll(cell: MemoryCell, memories: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """With gradient: n stretches of k steps each, from memories (B, n, K, D) on inputs (B, n, k, …) that the
-    cell has projected → the memories after each step, (B, n · k, K, D)."""
-    rows = memories.flatten(0, 1)
-    made = []
-    for x in inputs.flatten(0, 1).unbind(1):
-        rows = cell(rows, x)
-        made.append(rows)
-    return torch.stack(made, dim=1).view(len(memories), -1, *memories.shape[2:])
 
 
 def dmt_loss(

@@ -1,7 +1,7 @@
-"""Rolling the cell out on its own memories, without gradient: one token after another, or all at once.
+"""Rolling the cell out on its own memories: one token after another, or all at once.
 
 B rows, R timesteps, K memory tokens of width D. Inputs: what `cell.project_inputs` made of x_{s+1} … x_{s+R}.
-Both functions return memories *before* inputs, of m̂_s … m̂_{s+R−1}, float32.
+Rollouts have no gradient and return memories *before* inputs, of m̂_s … m̂_{s+R−1}, float32. `unroll` has one.
 """
 
 import torch
@@ -37,3 +37,14 @@ def sweep_rollout(
         new = cell(memories.flatten(0, 1), flat_inputs).view(batch, number, *memories.shape[2:])
         memories = torch.where((step >= 0)[:, None, None], new, memories)
     return memories
+
+
+def unroll(cell: MemoryCell, memories: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """With gradient: n stretches of k steps each, from memories (B, n, K, D) on inputs (B, n, k, …) that the
+    cell has projected → the memories after each step, (B, n · k, K, D)."""
+    rows = memories.flatten(0, 1)
+    made = []
+    for x in inputs.flatten(0, 1).unbind(1):
+        rows = cell(rows, x)
+        made.append(rows)
+    return torch.stack(made, dim=1).view(len(memories), -1, *memories.shape[2:])

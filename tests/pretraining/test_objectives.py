@@ -354,6 +354,16 @@ def slow_dmt(
     return 10 * mean(dynamics) + mean(readout)
 
 
+def assert_same_gradients(model: torch.nn.Module, twin: torch.nn.Module) -> None:
+    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if theirs.grad is None:
+            assert ours.grad is None, name
+            continue
+        torch.testing.assert_close(
+            ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
 @pytest.mark.parametrize(
     ("start", "num_sweeps"), [(START, 0), (-1, 0), (START, 1), (START, 2), (-1, 3), (1, 9)]
@@ -368,13 +378,7 @@ def test_dmt_loss_and_its_gradients_equal_a_loop_over_timesteps(cell, start, num
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     loss.backward()
     expected.backward()
-    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
-        if theirs.grad is None:
-            assert ours.grad is None, name
-            continue
-        torch.testing.assert_close(
-            ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    assert_same_gradients(model, twin)
 
 
 @pytest.mark.parametrize("num_sweeps", [0, 1, 2, 9])
@@ -409,11 +413,7 @@ def test_the_gradient_goes_back_through_a_stretch_and_no_further(
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     loss.backward()
     expected.backward()
-    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
-        if theirs.grad is not None:
-            torch.testing.assert_close(
-                ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-            )
+    assert_same_gradients(model, twin)
 
 
 def test_the_weights_of_dmt_are_those_of_the_run(tmp_path):
