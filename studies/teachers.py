@@ -44,7 +44,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bptt": BPTT,
     "soft": {**BPTT, "teacher": TAUGHT},
     "stored": {**BPTT, "teacher": TAUGHT, "teacher_top": 16},
-}
+    "mixture": {
+        "method": "smt", "sequence_length": 96, "teacher": TAUGHT, "teacher_top": 16, "dmt_gradient_steps": 8,
+        "dmt_imitation_weight": 3, "dmt_fraction": 0.15, "bptt_fraction": 0.7, "bptt_learning_rate": 1e-3,
+    },
+}  # fmt: skip
 
 
 class Rows(Dataset):

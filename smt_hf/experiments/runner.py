@@ -5,6 +5,7 @@ share a folder: each writes only its own runs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from smt_hf.data import load_tokenizer
 from smt_hf.data.tasks import is_task, make_task
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining.assembly import build
+from smt_hf.pretraining.fitting import unused
 from smt_hf.pretraining.stops import NonFiniteLossError
 from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.record import RunRecord
@@ -28,8 +30,9 @@ RUNNING = {"checkpoint_every": 200, "save_total_limit": 1}
 
 
 def spec_of(folder: Path, run: Run) -> RunSpec:
-    """The description of a run in the experiment's folder."""
-    return make_spec({**run.arguments, **RUNNING, "output_dir": str(folder / run.name)})
+    """The description of a run in the folder, without what only the other method has a use for."""
+    spec = make_spec({**run.arguments, **RUNNING, "output_dir": str(folder / run.name)})
+    return replace(spec, given=spec.given.difference(*unused(spec).values()))
 
 
 def check(folder: Path, runs: Sequence[Run]) -> None:

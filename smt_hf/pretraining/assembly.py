@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from smt_hf.data import TokenWindows, load_data
+from smt_hf.data import TokenWindows, data_kind, load_data
 from smt_hf.models.configuration_smt import SMTConfig
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.runs.own_cell import use_cell
@@ -30,13 +30,14 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     use_cell(spec.cell)
     if spec.teacher_top is not None and spec.teacher is None:
         raise ValueError(f"teacher_top is {spec.teacher_top}, and there is no teacher; give --teacher too.")
+    for name, value in (("teacher", spec.teacher), ("tokenizer", spec.tokenizer)):
+        if value is not None and data_kind(spec.dataset, spec.image_column) != "text":
+            raise ValueError(f"{name} is {value!r}, and {spec.dataset!r} is no text; leave {name} out.")
     spec, length, lengths = fitting.with_lengths(fitting.with_memory_for_layers(spec))
     given = None if spec.teacher is None else own_tokenizer(spec.teacher, spec.tokenizer)
     data = load_data(
         tokenizer=given or spec.tokenizer, sequence_length=length, seed=spec.seed, **load_names(spec)
     )
-    if spec.teacher is not None and data.kind != "text":
-        raise ValueError(f"teacher is {spec.teacher!r}, and {spec.dataset!r} is no text; leave teacher out.")
     if data.kind == "image":  # as long as an image, which is known by now
         length = data.train.sequence_length
         fitting.refuse_other_context(spec, length)

@@ -9,10 +9,17 @@ from smt_hf.data import DataSplits, TokenWindows, data_kind
 from smt_hf.data.tasks import make_task
 from smt_hf.models.cell_base import StackedCell
 from smt_hf.models.cells import CELLS
-from smt_hf.runs.arguments import ROLLOUT_PARTS
+from smt_hf.runs.arguments import ROLLOUT_PARTS, WEIGHTS
 from smt_hf.runs.spec import RunSpec
 
 LONGEST_TASK = 4096  # tokens, where the user gives no length
+
+# What one phase, or one setting, alone makes use of.
+OF_SMT = (*WEIGHTS, "num_labels", "detach_labels", "prompt_fraction", "num_encoder_layers", "encoder_type")
+OF_DMT = (
+    *("dmt_learning_rate", "dmt_imitation_weight", "rollout_length", *ROLLOUT_PARTS),
+    *("num_sweeps", "cold_start_fraction"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +134,35 @@ def with_horizon_of_text(spec: RunSpec, data: DataSplits) -> RunSpec:
     return spec.changed(eval_horizon=min(spec.eval_horizon, text.num_tokens - 1))
 
 
+def unused(spec: RunSpec) -> dict[str, list[str]]:
+    """What was given and this run has no use for, by the reason: {"method is bptt": ["num_labels"]}."""
+    bptt, text = spec.method == "bptt", data_kind(spec.dataset, spec.image_column) == "text"
+    rules: list[tuple[bool, str, tuple[str, ...]]] = [
+        (bptt, "method is bptt", (*OF_SMT, *OF_DMT, "dmt_fraction", "bptt_fraction", "bptt_learning_rate")),
+        (bptt and spec.sequence_length is not None, "method is bptt", ("context_length", "future_length")),
+        (bptt and not text, "method is bptt", ("future_length",)),
+        (spec.dmt_fraction == 0, "dmt_fraction is 0", OF_DMT),
+        (spec.bptt_fraction == 0, "bptt_fraction is 0", ("bptt_learning_rate",)),
+        (spec.teacher is None, "there is no teacher", ("teacher_weight",)),
+        (not spec.curriculum_start_length, "there is no curriculum_start_length", ("curriculum_fraction",)),
+        (not text, f"{spec.dataset} is no text", ("eval_horizon",)),
+        (spec.checkpoint_every == 0, "checkpoint_every is 0", ("save_total_limit",)),
+        (not spec.push_to_hub, "push_to_hub is off", ("hub_private_repo",)),
+    ]
+    found: dict[str, list[str]] = {}
+    said: set[str] = set()
+    for holds, reason, names in rules:
+        if holds and (now := sorted(spec.given.intersection(names) - said)):
+            found.setdefault(reason, []).extend(now)
+            said.update(now)
+    return found
+
+
 def tell(spec: RunSpec) -> None:
-    """Say in one line which values of the preset have given way."""
+    """Say, in one line each, which values of the preset have given way, and which given ones have no use."""
     if spec.gave_way:
         told = ", ".join(f"{name} {getattr(spec, name)} (not {old})" for name, old in spec.gave_way.items())
         logger.warning("to fit what was given and the data: %s.", told)
+    if no_use := unused(spec):
+        told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in no_use.items())
+        logger.warning("this run has no use for what was given as %s.", told)

@@ -185,6 +185,15 @@ def test_a_flag_is_a_word_without_a_value():
     assert "--detach-labels" in spec.command() and "True" not in spec.command()
 
 
+def test_a_run_by_bptt_is_not_given_what_only_smt_has_a_use_for():
+    smt, bptt, *_ = [
+        spec_of(Path("x"), run) for run in plan(VARIED, changes={"rollout_length": 4}, variants=[])
+    ]
+    assert (smt.method, bptt.method) == ("smt", "bptt")
+    assert "--rollout-length" in smt.command() and "--rollout-length" not in bptt.command()
+    assert bptt.rollout_length == 4  # a run of an older version, which was given it, is still the same run
+
+
 def test_the_variants_asked_for_are_run_and_an_unknown_one_is_refused():
     assert len(plan(VARIED, variants=[])) == 3
     assert [run.variant for run in plan(VARIED, variants=["detach-labels"])] == ["", "", "", "detach-labels"]

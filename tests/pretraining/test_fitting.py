@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from smt_hf.pretraining.assembly import build
+from smt_hf.pretraining.fitting import unused
 from smt_hf.runs.spec import RunSpec, load_preset, preset_names
 
 FREE = {"max_steps": 1, "disable_tqdm": True, "checkpoint_every": 0, "preset": "tiny"}
@@ -86,6 +87,55 @@ def test_values_of_the_preset_give_way_and_the_run_says_which(tmp_path, corpus, 
     assert trainer.record.spec == spec.to_dict() and not (tmp_path / "run").exists()
 
 
+NO_USE: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
+    "BPTT has no labels and no rollouts": (
+        {"method": "bptt", "num_labels": 4, "num_sweeps": 2, "rollout_length": 4, "bptt_learning_rate": 1e-3},
+        {"method is bptt": ["bptt_learning_rate", "num_labels", "num_sweeps", "rollout_length"]},
+    ),
+    "nor a context, if its rows have a length": (
+        {"method": "bptt", "sequence_length": 24, "context_length": 16, "future_length": 8},
+        {"method is bptt": ["context_length", "future_length"]},
+    ),
+    "rows without a length are a context and a future": (
+        {"method": "bptt", "context_length": 16, "future_length": 8},
+        {},
+    ),
+    "a task is predicted to its end": (
+        {"method": "bptt", "dataset": "parity", "future_length": 8, "eval_horizon": 16},
+        {"method is bptt": ["future_length"], "parity is no text": ["eval_horizon"]},
+    ),
+    "no DMT": (
+        {"dmt_fraction": 0, "cold_start_fraction": 0.5, "dmt_learning_rate": 1e-3, "num_labels": 3},
+        {"dmt_fraction is 0": ["cold_start_fraction", "dmt_learning_rate"]},
+    ),
+    "no BPTT": ({"bptt_learning_rate": 1e-3}, {"bptt_fraction is 0": ["bptt_learning_rate"]}),
+    "BPTT at the end": ({"bptt_fraction": 0.1, "bptt_learning_rate": 1e-3, "rollout_length": 4}, {}),
+    "nobody to heed": ({"teacher_weight": 0.3}, {"there is no teacher": ["teacher_weight"]}),
+    "no curriculum": (
+        {"curriculum_fraction": 0.5},
+        {"there is no curriculum_start_length": ["curriculum_fraction"]},
+    ),
+    "a curriculum": ({"curriculum_start_length": 16, "curriculum_fraction": 0.5}, {}),
+    "nothing to keep": (
+        {"checkpoint_every": 0, "save_total_limit": 3},
+        {"checkpoint_every is 0": ["save_total_limit"]},
+    ),
+    "nothing to push": ({"hub_private_repo": True}, {"push_to_hub is off": ["hub_private_repo"]}),
+}
+
+
+@pytest.mark.parametrize("case", NO_USE)
+def test_a_run_says_what_of_the_given_it_has_no_use_for(tmp_path, corpus, caplog, case):
+    given, no_use = NO_USE[case]
+    with caplog.at_level(logging.WARNING, "smt_hf"):
+        spec = built(tmp_path, **{"dataset": corpus, **given}).args
+    assert unused(spec) == no_use
+    lines = [record.getMessage() for record in caplog.records if "no use" in record.getMessage()]
+    assert len(lines) == bool(no_use)
+    for reason, names in no_use.items():
+        assert f"{', '.join(names)} ({reason})" in lines[0]
+
+
 def test_evaluations_of_a_short_text_read_what_there_is(tmp_path):
     path = tmp_path / "short.txt"
     path.write_text("ab c" * 250)  # 5 % of it hold no block of 64 tokens
@@ -130,6 +180,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a future as long as the sequence": (
         {"sequence_length": 9, "future_length": 8},
         "sequence_length 9 leaves no context",
+    ),
+    "a task and a tokenizer": (
+        {"dataset": "retrieval", "tokenizer": "byte"},
+        "is no text; leave tokenizer out",
     ),
     "a rollout and a context": (
         {"rollout_length": 32, "context_length": 32},
