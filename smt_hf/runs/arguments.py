@@ -5,6 +5,7 @@ import math
 import types
 import typing
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 METHODS = ("smt", "bptt")
@@ -49,6 +50,7 @@ def check_fields(values: Any) -> None:
             raise ValueError(f"{field.name} is {value}; it must be less than {limits['below']}.")
 
 
+@cache  # all hints of a class are read for one of them
 def kinds_of(cls: type, name: str) -> tuple[type, ...]:
     """The types that a field allows: (int, NoneType) of `int | None`."""
     hint = typing.get_type_hints(cls)[name]
