@@ -11,7 +11,8 @@ VERSION_TESTS ?= tests/models tests/hub tests/data tests/test_examples.py tests/
 BIN := .venv/bin
 STAMP := .venv/installed
 
-# A newer pip than Python brings, and modules compiled when they are imported: a fifth of the time.
+# A newer pip than Python brings, and modules compiled when they are first imported: a fifth of the time.
+unexport PYTHONDONTWRITEBYTECODE
 NEW_VENV = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25"
 INSTALL = -m pip install --quiet --disable-pip-version-check --no-compile
 

@@ -50,10 +50,12 @@ def check_fields(values: Any) -> None:
             raise ValueError(f"{field.name} is {value}; it must be less than {limits['below']}.")
 
 
-@cache  # all hints of a class are read for one of them
+hints_of = cache(typing.get_type_hints)  # which reads all the hints of a class
+
+
 def kinds_of(cls: type, name: str) -> tuple[type, ...]:
     """The types that a field allows: (int, NoneType) of `int | None`."""
-    hint = typing.get_type_hints(cls)[name]
+    hint = hints_of(cls)[name]
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
