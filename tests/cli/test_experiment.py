@@ -10,8 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from tiny_commands import one_line
 
 from smt_hf.cli import experiment, main
@@ -58,6 +60,20 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
     monkeypatch.setitem(EXPERIMENTS, "varied", VARIED)
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(autouse=True)
+def _unpainted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Painting takes longer than the runs, so pictures are painted only where a test is of the report."""
+
+    def savefig(self: Figure, file: Any, format: str, **options: Any) -> None:
+        if format == "png":
+            Path(file).write_bytes(b"\x89PNG Matplotlib")
+        else:
+            file.write("<svg></svg>")
+
+    if "report" not in request.node.name:
+        monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def run(folder: Path, *words: object) -> int:
