@@ -80,7 +80,9 @@ def go_on(model: Any, ids: Any, state: Any, **options: Any) -> Any:
 
     seen = 0 if state is None else int(state.get_seq_length())
     mask = torch.ones(1, seen + ids.shape[1], dtype=torch.long, device=ids.device)
-    return model.generate(ids, attention_mask=mask, cache=state, return_dict_in_generate=True, **options)
+    # Whatever the model's generation_config says: without the state nothing could go on.
+    options = {"use_cache": True, "return_dict_in_generate": True, **options}
+    return model.generate(ids, attention_mask=mask, cache=state, **options)
 
 
 def whole_state(model: Any, state: Any, last: Any) -> Any:

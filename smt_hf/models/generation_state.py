@@ -90,6 +90,9 @@ class StateGenerationMixin(GenerationMixin):
                 f"{given} new token(s) with an attention_mask of {seen + given} columns."
             )
         state = state_of(model_kwargs)
+        if state is not None and not model_kwargs.get("use_cache"):
+            # Every step would read all new tokens again, on top of what the state has read of them.
+            raise ValueError("use_cache is False, and a state was given; leave one of them out.")
         before = 0 if state is None else int(state.get_seq_length())
         outputs = super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
         if model_kwargs.get("use_cache"):

@@ -51,6 +51,23 @@ def test_a_text_in_two_halves_is_the_text(folder, tmp_path, monkeypatch, capsys)
     assert "exists; name a new file" in capsys.readouterr().err
 
 
+def test_a_model_that_is_not_to_keep_its_state_keeps_it_all_the_same(folder, tmp_path, monkeypatch, capsys):
+    """Its own `use_cache=False` is of `generate` in Python; a conversation is nothing without the state."""
+    model = SMTForCausalLM.from_pretrained(folder)
+    model.generation_config.use_cache = False
+    model.save_pretrained(tmp_path / "without")
+    byte_tokenizer().save_pretrained(tmp_path / "without")
+    said = []
+    for place in (folder, tmp_path / "without"):
+        state = tmp_path / f"{place.name}.safetensors"
+        assert main(["generate", *greedy(place, "--prompt", "One", "--save-state", str(state))]) == 0
+        assert main(["generate", *greedy(place, "--prompt", "two", "--state", str(state))]) == 0
+        typed(monkeypatch, "Hello\nMore\n")
+        assert main(["chat", *greedy(place)]) == 0
+        said.append((capsys.readouterr().out, model.load_state(state).get_seq_length()))
+    assert said[0] == said[1] and said[0][1] == 9  # 3, and all of the 6 that were said
+
+
 def test_chat_remembers_saves_forks_and_goes_on_after_a_mistake(folder, tmp_path, monkeypatch, capsys):
     state = tmp_path / "talk.safetensors"
     (tmp_path / "other.safetensors").write_bytes(b"nothing")

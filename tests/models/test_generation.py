@@ -139,6 +139,23 @@ def test_without_cache_the_tokens_are_the_same():
     assert torch.equal(out, greedy(model, prompt(2)))
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
+def test_a_state_that_may_not_be_kept_is_refused_before_it_reads_anything(options):
+    """Every step would read the new tokens again, on top of what the state has read of them."""
+    model, ids = tiny_model("gru"), random_ids(1, 6)
+    state = model(ids[:, :4], use_cache=True).cache
+    with pytest.raises(ValueError, match="use_cache is False, and a state was given; leave one of them out"):
+        model.generate(
+            ids[:, 4:],
+            attention_mask=torch.ones(1, 6),
+            cache=state,
+            use_cache=False,
+            max_new_tokens=3,
+            **options,
+        )
+    assert state.get_seq_length() == 4
+
+
 def test_generation_steps_one_token_at_a_time_with_the_cache(monkeypatch):
     model = talking_model()
     lengths = record_lengths(model, monkeypatch)
