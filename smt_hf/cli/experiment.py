@@ -14,6 +14,13 @@ from smt_hf.experiments.recipes import EXPERIMENTS
 
 from .flags import add_number
 
+# What no change may set: the runs are named and tested by these.
+OF_FLAGS = {
+    "cell": "--cells", "seed": "--seeds", "sequence_length": "--lengths", "max_minutes": "--max-minutes",
+    "output_dir": "--output-dir",
+}  # fmt: skip
+OF_RECIPE = ("method", "dataset")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {recipe.about}" for name, recipe in EXPERIMENTS.items())
@@ -34,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set", nargs="+", metavar="NAME=VALUE", default=[], dest="changes",
-        help="arguments of pretrain that win over the recipe's: hidden-size=256 batch-size=128",
+        help="arguments of pretrain that win over the recipe's, learning-rate for SMT alone: hidden-size=256 "
+        "batch-size=128",
     )  # fmt: skip
     parser.add_argument(
         "--runs", nargs="+", metavar="RUN", help="of all these runs, carry out only some, by name"
@@ -60,9 +68,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen_runs(args: argparse.Namespace, recipe: Recipe) -> list[Run]:
+    changes = changes_of(args.changes)
+    if args.max_minutes is not None and "max_steps" in changes:
+        raise ValueError(
+            f"--max-minutes is {args.max_minutes:g} and --set has max_steps {changes['max_steps']}; give one."
+        )
     runs = plan(
-        recipe, args.lengths, args.cells, args.seeds, args.max_minutes, args.bptt_learning_rates,
-        changes_of(args.changes), args.variants,
+        recipe, args.lengths, args.cells, args.seeds, args.max_minutes, args.bptt_learning_rates, changes,
+        args.variants,
     )  # fmt: skip
     names = [one.name for one in runs]
     if unknown := [name for name in args.runs or [] if name not in names]:
@@ -123,7 +136,13 @@ def changes_of(words: list[str]) -> dict[str, Any]:
     changes = dict(word.split("=", 1) for word in words if "=" in word)
     if len(changes) != len(words):
         raise ValueError(f"--set {' '.join(words)} must be NAME=VALUE pairs, each name once.")
-    return checked(changes, "--set: ")
+    values = checked(changes, "--set: ")
+    for name in values:
+        if name in OF_FLAGS:
+            raise ValueError(f"--set {name}={values[name]} is not for experiments; use {OF_FLAGS[name]}.")
+        if name in OF_RECIPE:
+            raise ValueError(f"--set {name}={values[name]} would make it another experiment; leave {name} out.")
+    return values
 
 
 def equal_budgets(folder: Path, rows: list[dict[str, Any]], console: Any) -> None:

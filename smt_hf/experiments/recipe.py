@@ -123,7 +123,8 @@ def plan(
 ) -> list[Run]:
     """The runs of a recipe, SMT before BPTT, the recipe as it is before its variants; None: the recipe's.
 
-    changes: arguments of `pretrain` that win over the recipe's, for both methods, and over no variant's.
+    changes: arguments of `pretrain` that win over the recipe's, for both methods, and over no variant's. A
+        learning rate is that of SMT: `learning_rates`, by which the runs of BPTT are named, are theirs.
     A length that the recipe does not have takes the arguments and minutes of its longest one.
     Raises ValueError for a variant that the recipe does not have.
     """
@@ -138,6 +139,9 @@ def plan(
         for cell, seed, variant in product(cells or recipe.cells, seeds, ["", *chosen]):
             differs = recipe.variants[variant] if variant else {}
             for method, arguments in methods_of(recipe, differs, rates):
+                won = dict(changes or {})
+                if method == "bptt":
+                    won.pop("learning_rate", None)
                 given = {
                     "dataset": recipe.dataset,
                     "sequence_length": length,
@@ -147,7 +151,7 @@ def plan(
                     **recipe.arguments,
                     **arguments,
                     **own.arguments,
-                    **(changes or {}),
+                    **won,
                     **differs,
                 }
                 if max_minutes is not None:

@@ -25,14 +25,14 @@ from .measure import measure
 from .probes import write_probes
 from .recipe import Run
 
-# Beside the recipe's arguments. Often enough that a killed run loses a minute or two.
+# Unless the arguments say otherwise. Often enough that a killed run loses a minute or two.
 RUNNING = {"checkpoint_every": 200, "save_total_limit": 1}
 
 
 def spec_of(folder: Path, run: Run) -> RunSpec:
     """The description of a run in the folder, without what only the other method has a use for."""
-    spec = make_spec({**run.arguments, **RUNNING, "output_dir": str(folder / run.name)})
-    return replace(spec, given=spec.given.difference(*unused(spec).values()))
+    spec = make_spec({**RUNNING, **run.arguments, "output_dir": str(folder / run.name)})
+    return replace(spec, given=spec.given.difference(unused(spec).get(f"method is {spec.method}", ())))
 
 
 def check(folder: Path, runs: Sequence[Run]) -> None:

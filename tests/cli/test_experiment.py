@@ -301,6 +301,10 @@ def test_a_table_of_another_version_is_refused_before_any_run(tmp_path, capfd):
     [
         (["--set", "hidden-size"], ["--set hidden-size", "NAME=VALUE"]),
         (["--set", "seed=1", "seed=2"], ["each name once"]),
+        (["--set", "seed=1"], ["--set seed=1", "use --seeds"]),
+        (["--set", "max-minutes=1"], ["--set", "=1.0", "use --max-minutes"]),
+        (["--set", "dataset=copy"], ["dataset=copy", "another experiment"]),
+        (["--set", "max-steps=9", "--max-minutes", "2"], ["--max-minutes is 2", "steps 9", "give one"]),
         (["--cells", "gruu"], ["'gruu'", "lstm"]),
         # The first length could be run.
         (["--lengths", "8", "1"], ["--lengths is 1", "at least 2"]),

@@ -10,6 +10,7 @@ from smt_hf.experiments.recipe import Length, Recipe, by_name, plan
 from smt_hf.experiments.recipes import EXPERIMENTS
 from smt_hf.experiments.runner import spec_of
 from smt_hf.pretraining.assembly import build
+from smt_hf.pretraining.fitting import unused
 
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {
@@ -183,6 +184,16 @@ def test_a_flag_is_a_word_without_a_value():
     spec = spec_of(Path("x"), plan(VARIED, variants=["detach-labels"])[-1])
     assert spec.detach_labels is True
     assert "--detach-labels" in spec.command() and "True" not in spec.command()
+
+
+def test_what_the_user_sets_holds_and_names_stay_true():
+    changes = {"learning_rate": 1e-4, "checkpoint_every": 7, "max_steps": 5, "teacher_weight": 0.1}
+    smt, bptt, *_ = plan(VARIED, changes=changes, variants=[])
+    assert smt.arguments["learning_rate"] == 1e-4
+    assert f"-{bptt.arguments['learning_rate']:g}-" in bptt.name and bptt.arguments["learning_rate"] != 1e-4
+    spec = spec_of(Path("x"), smt)
+    assert (spec.checkpoint_every, spec.max_steps, spec.max_minutes) == (7, 5, None)
+    assert unused(spec) == {"there is no teacher": ["teacher_weight"]}  # to be said when the run begins
 
 
 def test_a_run_by_bptt_is_not_given_what_only_smt_has_a_use_for():
