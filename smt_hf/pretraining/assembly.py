@@ -33,6 +33,7 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     for name, value in (("teacher", spec.teacher), ("tokenizer", spec.tokenizer)):
         if value is not None and data_kind(spec.dataset, spec.image_column) != "text":
             raise ValueError(f"{name} is {value!r}, and {spec.dataset!r} is no text; leave {name} out.")
+    fitting.refuse_what_cannot_teach(spec)
     spec, length, lengths = fitting.with_lengths(fitting.with_memory_for_layers(spec))
     given = None if spec.teacher is None else own_tokenizer(spec.teacher, spec.tokenizer)
     data = load_data(
@@ -42,9 +43,11 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         length = data.train.sequence_length
         fitting.refuse_other_context(spec, length)
         lengths = {"context_length": length, "future_length": min(length, lengths["future_length"])}
+    assert length is not None  # of images, which have one by now
+    fitting.refuse_longer_than_rows(spec, length, lengths["context_length"])
     spec = fitting.with_room_for_rollouts(spec, lengths["context_length"])
     spec = fitting.with_horizon_of_text(spec, data)
-    fitting.tell(spec)
+    fitting.tell(spec, data, length)
 
     torch.manual_seed(spec.seed)
     tokenizer = data.tokenizer
@@ -61,7 +64,7 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     }
     soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
     train = data.train
-    if spec.teacher_top is not None and soft_targets is not None:
+    if spec.teacher_top is not None and soft_targets is not None and spec.teacher_weight:
         assert isinstance(train, TokenWindows)  # as text is
         train, soft_targets = read_once(soft_targets, train, spec.teacher_top, spec.disable_tqdm), None
     return SMTPretrainer(

@@ -134,21 +134,65 @@ def with_horizon_of_text(spec: RunSpec, data: DataSplits) -> RunSpec:
     return spec.changed(eval_horizon=min(spec.eval_horizon, text.num_tokens - 1))
 
 
-def unused(spec: RunSpec) -> dict[str, list[str]]:
-    """What was given and this run has no use for, by the reason: {"method is bptt": ["num_labels"]}."""
-    bptt, text = spec.method == "bptt", data_kind(spec.dataset, spec.image_column) == "text"
+def refuse_what_cannot_teach(spec: RunSpec) -> None:
+    """Raise ValueError for settings that would teach nothing: without a prompt, or without learned labels."""
+    kind = data_kind(spec.dataset, spec.image_column)
+    if spec.method == "smt" and spec.prompt_fraction and kind != "task":
+        raise ValueError(
+            f"prompt_fraction is {spec.prompt_fraction:g}, and {spec.dataset!r} has no prompts, as tasks have; "
+            f"make it 0."
+        )
+    if rolls_out(spec) and share_of_smt(spec) == 0:
+        raise ValueError(
+            f"dmt_fraction {spec.dmt_fraction:g} and bptt_fraction {spec.bptt_fraction:g} leave SMT no time to "
+            f"teach the teacher; make their sum less than 1."
+        )
+
+
+def share_of_smt(spec: RunSpec) -> float:
+    """Of the budget; 0 where rounded fractions leave nothing."""
+    share = 1 - (spec.dmt_fraction + spec.bptt_fraction) if spec.method == "smt" else 0.0
+    return share if share > 1e-9 else 0.0
+
+
+def refuse_longer_than_rows(spec: RunSpec, length: int, context: int) -> None:
+    """Raise ValueError for a size that was given and is longer than the rows, of which a part would be used."""
+    most = {"context_length": length, "future_length": length, "num_labels": context + 1}
+    for name in sorted(spec.given.intersection(most)) if spec.method == "smt" else ():
+        if (size := getattr(spec, name)) > most[name]:
+            raise ValueError(
+                f"{name} {size} does not fit into rows of {length} tokens; use at most {most[name]}."
+            )
+
+
+def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
+    """What was given and this run has no use for, by the reason: {"method is bptt": ["num_labels"]}.
+
+    length: of its rows, where that is known.
+    """
+    bptt, kind = spec.method == "bptt", data_kind(spec.dataset, spec.image_column)
+    start, no_labels = spec.curriculum_start_length, share_of_smt(spec) == 0
     rules: list[tuple[bool, str, tuple[str, ...]]] = [
         (bptt, "method is bptt", (*OF_SMT, *OF_DMT, "dmt_fraction", "bptt_fraction", "bptt_learning_rate")),
         (bptt and spec.sequence_length is not None, "method is bptt", ("context_length", "future_length")),
-        (bptt and not text, "method is bptt", ("future_length",)),
+        (bptt and kind == "image", "method is bptt", ("context_length",)),
+        (bptt and kind != "text", "method is bptt", ("future_length",)),
+        (not bptt and no_labels, "bptt_fraction is 1", (*OF_SMT, "learning_rate")),
         (spec.dmt_fraction == 0, "dmt_fraction is 0", OF_DMT),
         (spec.bptt_fraction == 0, "bptt_fraction is 0", ("bptt_learning_rate",)),
+        (spec.encoder_type == "bidirectional", "encoder_type is bidirectional", ("trunk_weight",)),
         (spec.teacher is None, "there is no teacher", ("teacher_weight",)),
-        (not spec.curriculum_start_length, "there is no curriculum_start_length", ("curriculum_fraction",)),
-        (not text, f"{spec.dataset} is no text", ("eval_horizon",)),
+        (spec.teacher_weight == 0, "teacher_weight is 0", ("teacher_top",)),
+        (not start, "there is no curriculum_start_length", ("curriculum_fraction",)),
+        (spec.curriculum_fraction == 0, "curriculum_fraction is 0", ("curriculum_start_length",)),
+        (
+            bool(start and length and start >= length), f"rows have {length} tokens",
+            ("curriculum_start_length", "curriculum_fraction"),
+        ),
+        (kind != "text", f"{spec.dataset} is no text", ("eval_horizon",)),
         (spec.checkpoint_every == 0, "checkpoint_every is 0", ("save_total_limit",)),
         (not spec.push_to_hub, "push_to_hub is off", ("hub_private_repo",)),
-    ]
+    ]  # fmt: skip
     found: dict[str, list[str]] = {}
     said: set[str] = set()
     for holds, reason, names in rules:
@@ -158,11 +202,18 @@ def unused(spec: RunSpec) -> dict[str, list[str]]:
     return found
 
 
-def tell(spec: RunSpec) -> None:
-    """Say, in one line each, which values of the preset have given way, and which given ones have no use."""
+def tell(spec: RunSpec, data: DataSplits, length: int) -> None:
+    """Say, in one line each, which values of the preset have given way, and which given ones have no use.
+
+    length: of a training row.
+    """
     if spec.gave_way:
         told = ", ".join(f"{name} {getattr(spec, name)} (not {old})" for name, old in spec.gave_way.items())
         logger.warning("to fit what was given and the data: %s.", told)
-    if no_use := unused(spec):
+    if no_use := unused(spec, length):
         told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in no_use.items())
         logger.warning("this run has no use for what was given as %s.", told)
+    if "eval_sequences" in spec.given:
+        there = len(data.validation.evaluation_rows(spec.eval_sequences, spec.eval_horizon)[0])
+        if there < spec.eval_sequences:
+            logger.warning("eval_sequences is %d, and the data have %d.", spec.eval_sequences, there)

@@ -104,6 +104,26 @@ NO_USE: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
         {"method": "bptt", "dataset": "parity", "future_length": 8, "eval_horizon": 16},
         {"method is bptt": ["future_length"], "parity is no text": ["eval_horizon"]},
     ),
+    "images are read whole": (
+        {"method": "bptt", "dataset": "digits", "context_length": 16, "future_length": 8},
+        {"method is bptt": ["context_length", "future_length"]},
+    ),
+    "nothing but BPTT at the end": (
+        {"bptt_fraction": 1.0, "learning_rate": 1e-3, "num_labels": 3, "cold_start_fraction": 0.5},
+        {"bptt_fraction is 1": ["learning_rate", "num_labels"], "dmt_fraction is 0": ["cold_start_fraction"]},
+    ),
+    "a trunk that there is not": (
+        {"encoder_type": "bidirectional", "trunk_weight": 2.0},
+        {"encoder_type is bidirectional": ["trunk_weight"]},
+    ),
+    "a curriculum longer than the rows": (
+        {"curriculum_start_length": 40, "curriculum_fraction": 0.5},
+        {"rows have 40 tokens": ["curriculum_fraction", "curriculum_start_length"]},
+    ),
+    "a curriculum of no time": (
+        {"curriculum_start_length": 16, "curriculum_fraction": 0},
+        {"curriculum_fraction is 0": ["curriculum_start_length"]},
+    ),
     "no DMT": (
         {"dmt_fraction": 0, "cold_start_fraction": 0.5, "dmt_learning_rate": 1e-3, "num_labels": 3},
         {"dmt_fraction is 0": ["cold_start_fraction", "dmt_learning_rate"]},
@@ -129,11 +149,22 @@ def test_a_run_says_what_of_the_given_it_has_no_use_for(tmp_path, corpus, caplog
     given, no_use = NO_USE[case]
     with caplog.at_level(logging.WARNING, "smt_hf"):
         spec = built(tmp_path, **{"dataset": corpus, **given}).args
-    assert unused(spec) == no_use
+    assert unused(spec, 40) == no_use
     lines = [record.getMessage() for record in caplog.records if "no use" in record.getMessage()]
     assert len(lines) == bool(no_use)
     for reason, names in no_use.items():
         assert f"{', '.join(names)} ({reason})" in lines[0]
+
+
+def test_more_validation_sequences_than_there_are_are_told(tmp_path, corpus, caplog):
+    with caplog.at_level(logging.WARNING, "smt_hf"):
+        built(tmp_path, dataset=corpus, eval_sequences=2)
+        assert not caplog.records
+        trainer = built(tmp_path, dataset=corpus, eval_sequences=5000)
+    there = len(trainer.eval_dataset.evaluation_rows(5000, trainer.args.eval_horizon)[0])
+    assert [one.getMessage() for one in caplog.records] == [
+        f"eval_sequences is 5000, and the data have {there}."
+    ]
 
 
 def test_evaluations_of_a_short_text_read_what_there_is(tmp_path):
@@ -185,6 +216,15 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"dataset": "retrieval", "tokenizer": "byte"},
         "is no text; leave tokenizer out",
     ),
+    "a text and a prompt": ({"prompt_fraction": 0.5}, "has no prompts, as tasks have; make it 0"),
+    "a student of nobody": ({"dmt_fraction": 1.0}, "leave SMT no time"),
+    "a student of nobody, then of the text": ({"dmt_fraction": 0.5, "bptt_fraction": 0.5}, "leave SMT no time"),
+    "a context and a row": (
+        {"sequence_length": 32, "context_length": 48},
+        "context_length 48 does not fit into rows of 32 tokens; use at most 32",
+    ),
+    "a future and an image": ({"dataset": "digits", "future_length": 80}, "rows of 64 tokens; use at most 64"),
+    "more labels than tokens": ({"num_labels": 34, "context_length": 32}, "num_labels 34 .* use at most 33"),
     "a rollout and a context": (
         {"rollout_length": 32, "context_length": 32},
         "rollout_length 32 does not fit .* at most 31",
