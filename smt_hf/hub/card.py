@@ -8,6 +8,7 @@ from typing import Any
 
 from smt_hf.data.kinds import METRICS, bits_per_byte, in_words
 from smt_hf.models.library_names import TESTED_TRANSFORMERS
+from smt_hf.runs.files import fingerprint, write_atomic
 from smt_hf.runs.record import RunRecord
 
 from .push import class_stays_behind, python_text
@@ -125,7 +126,7 @@ HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def write_card(folder: Path, record: RunRecord) -> None:
-    """Write README.md of a finished run."""
+    """Write README.md of a finished run, and its fingerprint into the record."""
     metadata = "---\n" + card_metadata(record).to_yaml() + "\n---\n\n"
     prompt, cell = record.prompt, record.cell
     facts = {
@@ -158,9 +159,8 @@ def write_card(folder: Path, record: RunRecord) -> None:
         command=fenced(shlex.join(record.command)),
         facts="\n".join(f"- {name}: {in_prose(fact)}" for name, fact in facts.items() if fact is not None),
     )
-    temporary = folder / ".README.md.part"
-    temporary.write_text(metadata + body, encoding="utf-8")
-    temporary.replace(folder / "README.md")
+    write_atomic(folder / "README.md", metadata + body)
+    record.card = fingerprint(folder / "README.md")
 
 
 def in_prose(text: object) -> str:

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and JSON that a reader can compare line by line."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,11 @@ def write_atomic(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def fingerprint(path: Path) -> str:
+    """Changes with the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @contextmanager

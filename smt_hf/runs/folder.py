@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .arguments import SMTPretrainingArguments
 from .checkpoints import clean, list_checkpoints
-from .files import discard, part_of, write_atomic
+from .files import discard, fingerprint, part_of, write_atomic
 from .locks import Lock
 from .record import FILE, RunRecord
 
@@ -127,6 +127,12 @@ class RunFolder:
                 raise ValueError(
                     f"the run in {self.path} is finished and has kept no checkpoint (checkpoint_every 0) from "
                     f"which it could go on for longer; begin another run."
+                )
+            card = self.path / "README.md"
+            if old.finished and old.card and card.is_file() and fingerprint(card) != old.card:
+                raise ValueError(
+                    f"{card} was edited since the run wrote it, and a longer run writes it anew; move it away "
+                    f"first."
                 )
             old = dataclasses.replace(old, status="running", finishing=[])
         elif old.finished and not (

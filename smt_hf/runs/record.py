@@ -56,6 +56,7 @@ class RunRecord:
     final: dict[str, Any] = field(default_factory=dict)
     prompt: str = ""  # symbols to try the model with, if it does not read text
     samples: list[dict[str, str]] = field(default_factory=list)
+    card: str = ""  # fingerprint of README.md as the run wrote it, to see whether it was edited since
     format: int = FORMAT
 
     @classmethod

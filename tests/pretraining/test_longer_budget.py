@@ -127,3 +127,17 @@ def test_a_finished_run_that_kept_no_checkpoint_cannot_go_on(tmp_path):
         lengthened(tmp_path, checkpoint_every=0)
     with pytest.raises(ValueError, match="nothing to resume, unless for a longer budget"):
         lengthened(tmp_path, checkpoint_every=0, max_steps=8)
+
+
+def test_a_card_that_was_edited_is_not_written_anew(tmp_path):
+    tiny_trainer(tmp_path / "run", Stream(), Stream(), **SHORT).train()
+    card = tmp_path / "run" / "README.md"
+    written = card.read_bytes()
+    card.write_bytes(written + b"A note of my own.")
+    before = snapshot(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"README.md was edited since the run wrote it.*; move it away first"):
+        lengthened(tmp_path / "run")
+    assert snapshot(tmp_path / "run") == before
+    card.rename(tmp_path / "mine.md")
+    lengthened(tmp_path / "run")
+    assert card.is_file() and card.read_bytes() != written
