@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import check_model_path
 
+    key = key_of(args.api_key)
     check_model_path(args.model)
-    key = args.api_key or os.environ.get(KEY)
     sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
     try:
         store = None if args.state_store == "none" else open_store(args.state_store, args.max_store_bytes)
@@ -125,6 +125,14 @@ def serve(args: argparse.Namespace, sockets: list[socket.socket], store: Any, ke
         Server(config).run(sockets=sockets)
     finally:
         engine.close()
+
+
+def key_of(given: str | None) -> str | None:
+    """What clients must send. Raises ValueError for an empty key, which everybody would have."""
+    name, key = (KEY, os.environ.get(KEY)) if given is None else ("--api-key", given)
+    if key is not None and not key.strip():
+        raise ValueError(f"{name} is empty; give a key, or leave it out.")
+    return key
 
 
 async def drained(server: Any, gate: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 from tiny_commands import one_line
 
 from smt_hf.cli import main
+from smt_hf.cli.serve import key_of
 
 
 @pytest.fixture
@@ -34,3 +35,17 @@ def test_a_port_that_does_not_exist(capfd, tmp_path, port):
 def test_a_folder_without_a_model(capfd, tmp_path):
     assert f"{tmp_path} holds no model.safetensors" in refused(capfd, tmp_path)
     assert "nowhere/at/all does not exist" in refused(capfd, "nowhere/at/all")
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_key_that_everybody_would_have(capfd, monkeypatch, tmp_path, empty):
+    monkeypatch.setenv("SMT_HF_API_KEY", "sesame")
+    assert "error: --api-key is empty; give a key, or leave it out." in refused(
+        capfd, tmp_path, "--api-key", empty
+    )
+    monkeypatch.setenv("SMT_HF_API_KEY", empty)
+    assert "error: SMT_HF_API_KEY is empty; give a key, or leave it out." in refused(capfd, tmp_path)
+    assert key_of("sesame") == "sesame"  # a key that was given wins over the variable
+    monkeypatch.delenv("SMT_HF_API_KEY")
+    assert key_of(None) is None
