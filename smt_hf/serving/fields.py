@@ -60,12 +60,17 @@ def checked(path: str, body: dict[str, Any], model: str, max_tokens: int) -> dic
     if asked.setdefault("model", model) != model:
         raise ValueError(f"model is {said(asked['model'])}; this server has {model} alone.")
     check_sampling(asked)
-    limits = [
-        asked[one] for one in ("max_output_tokens", "max_completion_tokens", "max_tokens") if one in asked
-    ]
-    for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
+    limits = {
+        name: asked[name]
+        for name in ("max_output_tokens", "max_completion_tokens", "max_tokens")
+        if name in asked
+    }
+    for name in limits:
         number(asked, name, 0 if asked.get("echo") is True else 1, max_tokens, int)
-    asked["max_tokens"] = limits[0] if limits else min(DEFAULT_TOKENS, max_tokens)
+    if len(set(limits.values())) > 1:
+        both = " and ".join(f"{name} is {value}" for name, value in limits.items())
+        raise ValueError(f"{both}; give one of them.")
+    asked["max_tokens"] = next(iter(limits.values()), min(DEFAULT_TOKENS, max_tokens))
     for name in ("stream", "echo", "store"):
         if not isinstance(asked.get(name, False), bool):
             raise ValueError(f"{name} is {said(asked[name])}; it must be true or false.")

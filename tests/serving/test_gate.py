@@ -86,6 +86,15 @@ def test_what_would_be_ignored_or_cannot_be_is_refused_in_one_sentence(case, pat
     assert behind.asked == []
 
 
+def test_two_limits_that_differ_are_refused_and_the_same_one_twice_is_taken(gate, behind):
+    asked = {"messages": MESSAGES, "max_tokens": 5}
+    answered = ask(gate, {**asked, "max_completion_tokens": 9}, CHAT)
+    assert answered.status == 400 and behind.asked == []
+    assert answered.sentence == "max_completion_tokens is 9 and max_tokens is 5; give one of them."
+    assert ask(gate, {**asked, "max_completion_tokens": 5}, CHAT).status == 200
+    assert behind.asked[0]["max_tokens"] == 5
+
+
 @pytest.mark.parametrize("prompt", [None, {"a": 1}, [], [None], [1, "a"], [[1.5]], ["x"] * 65])
 def test_a_prompt_that_is_no_text_and_no_ids_is_refused(gate, behind, prompt):
     answered = ask(gate, {"prompt": prompt})
