@@ -91,6 +91,8 @@ def checked(path: str, body: dict[str, Any], model: str, max_tokens: int) -> dic
         for name in ("instructions", "previous_response_id"):
             if not isinstance(asked.get(name, ""), str):
                 raise ValueError(f"{name} is {said(asked[name])}; it must be text.")
+        if not isinstance(asked.get("metadata", {}), dict):
+            raise ValueError(f"metadata is {said(asked['metadata'])}; it must be an object.")
     return asked
 
 
@@ -188,6 +190,8 @@ def message(one: Any) -> dict[str, str]:
     """A message as role and text. Raises ValueError for one that holds anything else."""
     if not isinstance(one, dict) or one.get("role") not in ROLES:
         raise ValueError(f"a message is {said(one)}; it must have a role of {', '.join(ROLES)}.")
+    if one.get("type") not in (None, "message"):
+        raise ValueError(f"a message has the type {said(one['type'])}; this model reads messages alone.")
     content = one.get("content")
     if isinstance(content, list) and all(is_text(part) for part in content):
         content = "".join(part["text"] for part in content)

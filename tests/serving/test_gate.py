@@ -108,12 +108,22 @@ def test_a_prompt_that_is_no_text_and_no_ids_is_refused(gate, behind, prompt):
         *(None, [], [1], [{"role": "user"}], [{"role": "nobody", "content": "x"}]),
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}],
         [{"role": "assistant", "content": "x", "tool_calls": [{}]}],
+        [{"role": "user", "content": "x", "type": "function_call_output", "status": "failed"}],
     ],
 )
 def test_messages_that_are_not_role_and_text_are_refused(gate, behind, path, name, messages):
     answered = ask(gate, {name: messages}, path)
     assert answered.status == 400 and ("message" in answered.sentence or name in answered.sentence)
     assert behind.asked == []
+
+
+def test_metadata_of_a_response_are_an_object(gate, behind):
+    refused = ask(gate, {"input": "Hi", "metadata": 5}, RESPONSES)
+    assert refused.status == 400 and refused.sentence == "metadata is 5; it must be an object."
+    assert behind.asked == []
+    typed = [{**MESSAGES[0], "type": "message", "status": "completed"}]
+    assert ask(gate, {"input": typed, "metadata": {"a": "b"}}, RESPONSES).status == 200
+    assert behind.asked[0]["metadata"] == {"a": "b"} and behind.asked[0]["input"] == MESSAGES
 
 
 def test_fields_that_ask_for_nothing_are_taken_out_and_the_others_reach_the_model():
