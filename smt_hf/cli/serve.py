@@ -5,6 +5,7 @@ import asyncio
 import errno
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from .loading import check_model_path
 
     key = key_of(args.api_key)
+    args.cors = [origin_of(given) for given in args.cors]
+    for name in args.allowed_hosts:
+        check_host(name)
     check_model_path(args.model)
     sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
     try:
@@ -133,6 +137,26 @@ def key_of(given: str | None) -> str | None:
     if key is not None and not key.strip():
         raise ValueError(f"{name} is empty; give a key, or leave it out.")
     return key
+
+
+def origin_of(given: str) -> str:
+    """What a browser calls the pages that are meant. Raises ValueError for what it calls none."""
+    origin = given.lower()
+    pattern = r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?"
+    if not re.fullmatch(pattern, origin):
+        raise ValueError(
+            f"--cors is {given!r}; it must be * or SCHEME://HOST[:PORT] without a path, https://a.b say."
+        )
+    # A browser leaves out the port that its scheme has anyway.
+    return origin.removesuffix(":80" if origin.startswith("http:") else ":443")
+
+
+def check_host(name: str) -> None:
+    """Raise ValueError for what no client asks by: the gate compares names without their ports."""
+    from smt_hf.serving.gate import is_address
+
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) and not is_address(name):
+        raise ValueError(f"--allowed-hosts is {name!r}; it must be a name alone, without scheme and port.")
 
 
 async def drained(server: Any, gate: Any) -> None:

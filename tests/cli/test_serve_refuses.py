@@ -6,7 +6,7 @@ import pytest
 from tiny_commands import one_line
 
 from smt_hf.cli import main
-from smt_hf.cli.serve import key_of
+from smt_hf.cli.serve import check_host, key_of, origin_of
 
 
 @pytest.fixture
@@ -49,3 +49,40 @@ def test_an_empty_key_that_everybody_would_have(capfd, monkeypatch, tmp_path, em
     assert key_of("sesame") == "sesame"  # a key that was given wins over the variable
     monkeypatch.delenv("SMT_HF_API_KEY")
     assert key_of(None) is None
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+@pytest.mark.parametrize(
+    "origin",
+    ["example.com", "https://example.com/", "https://*.a.b", "https://é.fr", "https://a.b:", "null", ""],
+)
+def test_pages_that_no_browser_calls_so(capfd, tmp_path, origin):
+    said = refused(capfd, tmp_path, "--cors", "https://fine.example", origin)
+    assert f"--cors is {origin!r}; it must be * or SCHEME://HOST[:PORT] without a path" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("*", "*"),
+        ("HTTPS://Example.com", "https://example.com"),
+        ("https://a.b:443", "https://a.b"),
+        ("http://a.b:80", "http://a.b"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://[::1]:443", "http://[::1]:443"),
+    ],
+)
+def test_pages_are_named_as_a_browser_names_them(given, origin):
+    assert origin_of(given) == origin
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+@pytest.mark.parametrize("name", ["box:8000", "http://box", "box/", "[::1]", "*", ""])
+def test_hosts_that_are_no_bare_names(capfd, tmp_path, name):
+    said = refused(capfd, tmp_path, "--allowed-hosts", "fine", name)
+    assert f"--allowed-hosts is {name!r}; it must be a name alone, without scheme and port." in said
+
+
+@pytest.mark.parametrize("name", ["Box", "a_b.example-1.com", "10.0.0.1", "::1", "0.0.0.0"])
+def test_bare_names_and_addresses_are_hosts(name):
+    check_host(name)
