@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where conversations are kept: memory, sqlite:///FILE, redis://HOST:PORT/0, or none [memory]",
     )  # fmt: skip
     add_number(
-        parser, "--max-store-bytes", int, default=2**30, at_least=2**16, at_most=2**60,
+        parser, "--max-store-bytes", int, default=None, at_least=2**16, at_most=2**60,
         help="of memory or file [1 GiB]",
     )  # fmt: skip
     add_number(parser, "--max-tokens", int, default=4096, at_least=1, at_most=2**31, help="of an answer [4096]")
@@ -72,10 +72,13 @@ def run(args: argparse.Namespace) -> int:
     args.cors = [origin_of(given) for given in args.cors]
     for name in args.allowed_hosts:
         check_host(name)
+    if args.max_store_bytes is not None and not args.state_store.startswith(("memory", "sqlite:")):
+        raise ValueError("--max-store-bytes is for --state-store memory or sqlite:///FILE; leave it out.")
     check_model_path(args.model)
     sockets = listening(args.host, args.port)  # a port in use is known before a model is loaded
+    most = {} if args.max_store_bytes is None else {"max_bytes": args.max_store_bytes}
     try:
-        store = None if args.state_store == "none" else open_store(args.state_store, args.max_store_bytes)
+        store = None if args.state_store == "none" else open_store(args.state_store, **most)
         serve(args, sockets, store, key)
     finally:
         close(sockets)

@@ -86,3 +86,14 @@ def test_hosts_that_are_no_bare_names(capfd, tmp_path, name):
 @pytest.mark.parametrize("name", ["Box", "a_b.example-1.com", "10.0.0.1", "::1", "0.0.0.0"])
 def test_bare_names_and_addresses_are_hosts(name):
     check_host(name)
+
+
+@pytest.mark.usefixtures("packages_that_serve")
+@pytest.mark.parametrize("store", ["none", "redis://:secret@localhost:1/0"])
+def test_a_limit_of_a_store_that_keeps_no_bytes_of_its_own(capfd, tmp_path, store):
+    words = ["--state-store", store, "--max-store-bytes", 2**20]
+    said = refused(capfd, tmp_path, *words)
+    assert "--max-store-bytes is for --state-store memory or sqlite:///FILE; leave it out." in said
+    assert "secret" not in said
+    assert "no model.safetensors" in refused(capfd, tmp_path, "--state-store", store)
+    assert "no model.safetensors" in refused(capfd, tmp_path, *words, "--state-store", "sqlite:///x.db")
