@@ -24,6 +24,8 @@ TOKENIZER = [
 # States of prompts that the model comes with (docs/states.md).
 STATES = ["states/*.safetensors"]
 UPLOADED = ["README.md", "LICENSE", "run.json", "generation_config.json", *MODEL, *TOKENIZER, *STATES]
+# What a repository may have before its first push.
+BARE = {".gitattributes", "LICENSE", "README.md"}
 # Another value of one of these is another model.
 ARCHITECTURE = [
     *("model_type", "architectures", "cell", "vocab_size", "hidden_size", "num_memory_tokens"),
@@ -111,9 +113,9 @@ def check_access(
 
     config: the model's config.json. Nothing is created or sent.
 
-    Raises ValueError for a name that cannot be, a repository that holds another model, and a public one
-    where a private one is wanted; PermissionError for a missing, wrong or read-only token, or a repository
-    of somebody else; ConnectionError for no network.
+    Raises ValueError for a name that cannot be, a repository that holds another model or files of another
+    kind, and a public one where a private one is wanted; PermissionError for a missing, wrong or read-only
+    token, or a repository of somebody else; ConnectionError for no network.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -155,13 +157,18 @@ def check_access(
                 f"repository {full_name} is public already; make it private in its settings or "
                 f"choose another name."
             )
-        if "config.json" in {file.rfilename for file in info.siblings or []}:
+        there = {file.rfilename for file in info.siblings or []}
+        if "config.json" in there:
             path = api.hf_hub_download(full_name, "config.json", revision=info.sha)
             if other := difference(read_json(Path(path)), config):
                 raise ValueError(
                     f"repository {full_name} holds another model ({other}); choose another name or "
                     f"delete it first."
                 )
+        elif config and (others := sorted(there - BARE)):  # code alone may be meant for another branch
+            raise ValueError(
+                f"repository {full_name} holds no model but {', '.join(others[:3])}; choose another name."
+            )
     return full_name
 
 

@@ -276,6 +276,20 @@ def test_a_push_is_refused_in_one_sentence_before_anything_is_sent(case, hub, cl
     assert [token for token in (*TOKENS, "hf_wrong") if token in line] == []
 
 
+def test_a_repository_of_other_files_is_left_alone_and_a_fresh_one_is_taken(hub, client, folder):
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "merges.txt", "run.json"]
+    for name, files in {"me/adapter": names, "me/fresh": [".gitattributes", "LICENSE", "README.md"]}.items():
+        hub.repositories[name] = Repository(False)
+        hub.repositories[name].commit("main", dict.fromkeys(files, b"theirs"), "by hand")
+    before = contents(hub)
+    assert client.smt_hf("push", folder, "--repo-id", "me/adapter") == 2
+    named = "adapter_config.json, adapter_model.safetensors, merges.txt"
+    said = f"repository me/adapter holds no model but {named}; choose another name."
+    assert client.text == f"smt-hf push: error: {said}\n"
+    assert contents(hub) == before
+    assert client.smt_hf("push", folder, "--repo-id", "me/fresh") == 0, client.text
+
+
 def test_what_is_to_be_private_does_not_go_to_a_public_repository(pushed, hub, client, folder):
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nA secret.\n")
     before = contents(hub)
