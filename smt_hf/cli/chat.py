@@ -21,8 +21,7 @@ HELP = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, optional=True)
     parser.add_argument("--state", metavar="FILE", help="go on from the state in this file")
-    add_sampling_arguments(parser)
-    parser.set_defaults(max_new_tokens=100)
+    add_sampling_arguments(parser, tokens=100)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,9 +29,10 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import load_model
 
+    options = {"max_new_tokens": args.max_new_tokens, **sampling(args)}
     model, tokenizer = load_model(args)
-    torch.manual_seed(args.seed)
-    talk = Talk(model, tokenizer, {"max_new_tokens": args.max_new_tokens, **sampling(args)})
+    torch.manual_seed(args.seed or 0)
+    talk = Talk(model, tokenizer, options)
     if args.state is not None:
         talk.load(args.state)
     talk.say("It has no chat template: it goes on with your text." * (tokenizer.chat_template is None))

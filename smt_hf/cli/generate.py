@@ -8,22 +8,23 @@ from .flags import add_number
 from .loading import add_model_arguments, new_file
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+def add_sampling_arguments(parser: argparse.ArgumentParser, tokens: int = 200) -> None:
     add_number(
-        parser, "--max-new-tokens", int, default=200, at_least=1, at_most=2**31, help="tokens to add [200]"
-    )
+        parser, "--max-new-tokens", int, default=tokens, at_least=1, at_most=2**31,
+        help=f"tokens to add [{tokens}]",
+    )  # fmt: skip
     add_number(
         parser, "--temperature", float, default=0.8, at_least=0, help="0: always the most probable [0.8]"
     )
     add_number(
-        parser, "--top-k", int, default=50, at_least=0, at_most=2**31,
+        parser, "--top-k", int, default=None, at_least=0, at_most=2**31,
         help="sample from the k most probable; 0: all [50]",
     )  # fmt: skip
     add_number(
-        parser, "--top-p", float, default=1.0, at_least=0, above=0, at_most=1,
+        parser, "--top-p", float, default=None, at_least=0, above=0, at_most=1,
         help="sample from this much probability [1.0]",
     )  # fmt: skip
-    add_number(parser, "--seed", int, default=0, at_least=0, at_most=2**63 - 1, help="of the sampling [0]")
+    add_number(parser, "--seed", int, default=None, at_least=0, at_most=2**63 - 1, help="of the sampling [0]")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     if not prompt:
         raise ValueError("--prompt is empty; give at least one character to continue.")
+    drawn = sampling(args)
     target = None if args.save_state is None else new_file("--save-state", args.save_state)
     model, tokenizer = load_model(args)
     state = None if args.state is None else model.load_state(args.state)
     ids = ids_of(tokenizer, prompt).to(model.device)
-    torch.manual_seed(args.seed)
-    options = {"max_new_tokens": args.max_new_tokens, "streamer": TextStreamer(tokenizer), **sampling(args)}
+    torch.manual_seed(args.seed or 0)
+    options = {"max_new_tokens": args.max_new_tokens, "streamer": TextStreamer(tokenizer), **drawn}
     out = go_on(model, ids, state, **options)
     if target is not None:
         model.save_state(whole_state(model, out.cache, out.sequences[:, -1:]), target)
@@ -69,9 +71,18 @@ def ids_of(tokenizer: Any, text: str) -> Any:
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of `generate`. Raises ValueError for flags of a sampling that temperature 0 does not do."""
     if not args.temperature:
+        given = {"--top-k": args.top_k, "--top-p": args.top_p, "--seed": args.seed}
+        if names := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"--temperature is 0, which samples nothing; leave out {', '.join(names)}.")
         return {"do_sample": False}
-    return {"do_sample": True, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+    return {
+        "do_sample": True,
+        "temperature": args.temperature,
+        "top_k": 50 if args.top_k is None else args.top_k,
+        "top_p": 1.0 if args.top_p is None else args.top_p,
+    }
 
 
 def go_on(model: Any, ids: Any, state: Any, **options: Any) -> Any:

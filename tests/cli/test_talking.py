@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
-from smt_hf.cli import main
+from smt_hf.cli import build_parser, main
 from smt_hf.data import byte_tokenizer
 
 
@@ -91,6 +91,30 @@ def test_chat_remembers_saves_forks_and_goes_on_after_a_mistake(folder, tmp_path
         assert any(said in line for line in out)
     model = SMTForCausalLM.from_pretrained(folder)
     assert model.load_state(state).get_seq_length() == 10
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_the_most_probable_tokens_are_not_sampled_from(command, capsys, monkeypatch):
+    typed(monkeypatch, "Hello")
+    words = ["--temperature", "0", "--top-k", "0", "--top-p", "1", "--seed", "0"]
+    assert main([command, "no/model/is/read", *words]) == 2
+    said = "--temperature is 0, which samples nothing; leave out --top-k, --top-p, --seed."
+    assert capsys.readouterr().err == f"smt-hf {command}: error: {said}\n"
+
+
+def test_sampling_that_is_not_said_is_that_of_the_help(folder, capsys):
+    words = [str(folder), "--prompt", "One", "--max-new-tokens", "20", "--temperature", "2"]
+    told = []
+    for said in ([], ["--top-k", "50", "--top-p", "1", "--seed", "0"], ["--seed", "1"]):
+        assert main(["generate", *words, *said]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != told[2]
+    for command, tokens in {"generate": 200, "chat": 100}.items():
+        assert build_parser().parse_args([command]).max_new_tokens == tokens
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"tokens to add [{tokens}]" in shown and "0: all [50]" in shown
 
 
 def test_chat_speaks_through_the_template_of_its_tokenizer(folder, tmp_path, monkeypatch, capsys):
