@@ -48,13 +48,19 @@ def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
 
     from smt_hf import SMTForCausalLM
     from smt_hf.data import load_tokenizer
+    from smt_hf.models.cells import CELLS
     from smt_hf.runs.own_cell import use_cell
     from smt_hf.runs.weights import load_whole
 
-    if args.cell:
+    if args.cell is not None:
         use_cell(args.cell)
     check_model_path(args.model)
     model = load_whole(SMTForCausalLM, args.model, "smt")
+    # Classes, not names: the module of --cell may have registered its class under a name of its own.
+    if args.cell is not None and CELLS[args.cell] is not CELLS[model.config.cell]:
+        raise ValueError(
+            f"--cell is {args.cell!r}, and the model's cell is {model.config.cell!r}; leave it out."
+        )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     # A folder may be called "byte", which alone names a tokenizer.
     name = os.path.abspath(args.model) if Path(args.model).exists() else args.model

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf import CELLS, SMTConfig, SMTForCausalLM
 from smt_hf.cli import build_parser, main
 from smt_hf.data import byte_tokenizer
 
@@ -100,6 +100,18 @@ def test_the_most_probable_tokens_are_not_sampled_from(command, capsys, monkeypa
     assert main([command, "no/model/is/read", *words]) == 2
     said = "--temperature is 0, which samples nothing; leave out --top-k, --top-p, --seed."
     assert capsys.readouterr().err == f"smt-hf {command}: error: {said}\n"
+
+
+def test_a_cell_is_that_of_the_model(folder, capsys, monkeypatch):
+    words = [*greedy(folder, "--prompt", "One"), "--cell"]
+    assert main(["generate", *words, "lstm"]) == 2
+    said = "--cell is 'lstm', and the model's cell is 'gru'; leave it out."
+    assert capsys.readouterr().err == f"smt-hf generate: error: {said}\n"
+    # The same class by another name, as a module of one's own may register it.
+    same = f"{CELLS['gru'].__module__}:{CELLS['gru'].__name__}"
+    monkeypatch.setitem(CELLS, same, CELLS["gru"])
+    for name in ("gru", same):
+        assert main(["generate", *words, name]) == 0
 
 
 def test_sampling_that_is_not_said_is_that_of_the_help(folder, capsys):
