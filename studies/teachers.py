@@ -5,6 +5,7 @@
     python studies/teachers.py table TEACHER RUNS > results/teachers.json
 
 results/teachers-example.json: TEACHER is smt_hf/example, the variants are bptt and stored.
+results/teachers-mixture.json: the same teacher, --cpu-seconds 1800, the variants are stored and mixture.
 
 train: a small Llama of `transformers` that reads bytes, by Trainer; writes its folder.
 run: each variant at each seed, into RUNS; finished runs are not run again. Budgets are CPU seconds of one

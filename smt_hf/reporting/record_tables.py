@@ -38,6 +38,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "scaling": ("scaling", scaling),
         "teachers": ("teachers", teachers),
         "teachers-example": ("teachers-example", teachers),
+        "teachers-mixture": ("teachers-mixture", teachers),
         "names": ("names", names),
         "tried-stack": ("exploration-stack", tried_stack),
         "tried-text": ("exploration-text", tried_text),

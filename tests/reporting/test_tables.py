@@ -156,6 +156,7 @@ RECORDS: dict[str, list[dict]] = {
     "trials-prepack": [{"model": "smt-gru", "rows": 8, "plain": 0.004, "prepacked": 0.003}],
     "trials-prepack-epyc": [{"model": "smt-gru", "rows": 2, "plain": 0.004, "prepacked": 0.002}],
     "teachers-example": [{"variant": "bptt", "seed": 0, "bits_per_byte": 2.0, "cpu_seconds": 4.2, "steps": 7}],
+    "teachers-mixture": [{"variant": "stored", "seed": 0, "bits_per_byte": 1.7, "cpu_seconds": 9, "steps": 8}],
     "names": [
         {"method": name, "learning_rate": rate, "accuracy": 0.5, "cpu_seconds": 60.1, "steps": 2000,
          "sequential_steps": 3000}
@@ -184,6 +185,7 @@ WANTED = {
     "prepack": [["8", "4.00", "3.00", "0.75"]],
     "prepack-epyc": [["2", "4.00", "2.00", "0.50"]],
     "teachers-example": [["bptt", "1", "2.000", "4", "7"]],
+    "teachers-mixture": [["stored", "1", "1.700", "9", "8"]],
     "names": [[name, "0.500", "60", "2,000", "3,000"] for name in ("smt, 0.002", "bptt, 0.0003")],
     "teachers": [["bptt", "2", "1.950±0.050", "420", "1,000"], ["soft", "1", "1.800", "420", "1,000"]],
     "scaling": [[name, "1,000", "1,500", "1,600", "0.80"] for name in ("SMT → DMT", "BPTT")],
