@@ -7,19 +7,35 @@ serve: servers under many streams at once, ours beside `transformers serve`.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .flags import add_number
 
-DEFAULT_CONTEXTS = {
-    "decode": [16, 4096],
-    "prefill": [4096],
-    "train": [128, 1024],
-    "dmt": [256],
-    "serve": [2000],
+if TYPE_CHECKING:
+    import torch
+
+# Of each flag that not everything uses the same way: what uses it, and what holds where it is not given.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "context": {
+        "decode": [16, 4096],
+        "prefill": [4096],
+        "train": [128, 1024],
+        "dmt": [256],
+        "serve": [2000],
+    },
+    "parameters": {"decode": 7e6, "prefill": 7e6, "serve": 7e6},
+    "tokens": {"decode": 64, "train": 2048, "dmt": 512},
+    "batch": {"decode": [1]},
+    "preset": {"train": "small", "dmt": "paper"},
+    # A server is a process of its own, with as many threads as it likes, and its model has float32.
+    "threads": dict.fromkeys(("decode", "prefill", "train", "dmt")),
+    "dtype": dict.fromkeys(("decode", "prefill", "train", "dmt"), "float32"),
+    "compile": {"decode": False},
+    "device": {"decode": "cpu", "prefill": "cpu"},
+    "streams": {"serve": [1, 8, 64]},
+    "dollars_per_hour": {"serve": None},
 }
-DEFAULT_TOKENS = {"decode": 64, "train": 2048, "dmt": 512}
 SHORTEST = 16  # tokens of a step
-DEFAULT_PRESETS = {"train": "small", "dmt": "paper"}
 DEFAULT_MODELS = "smt-gru smt-mlp smt-transformer gpt2 mamba torch-gru"
 # Training is that of a preset, on the device that Accelerate would take.
 TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
@@ -27,7 +43,7 @@ TRAINED = {"train": ["smt-gru", "smt-transformer"], "dmt": ["smt-transformer"]}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", metavar="WHAT", choices=tuple(DEFAULT_CONTEXTS), help="decode, prefill, train, dmt or serve"
+        "what", metavar="WHAT", choices=tuple(DEFAULTS["context"]), help="decode, prefill, train, dmt or serve"
     )
     parser.add_argument("--models", nargs="+", metavar="NAME",
                         help=f"what to measure [{DEFAULT_MODELS}; dmt: smt-transformer]")  # fmt: skip
@@ -35,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--parameters",
         float,
-        default=7e6,
         at_least=1,
         at_most=1e12,
-        help="size to fit the models to [7e6]",
+        help="decode, prefill and serve: size to fit the models to [7e6]",
     )
     add_number(parser, "--context", int, nargs="+", metavar="N", at_least=1,
-               help="tokens read before [16 4096; prefill: 4096]")  # fmt: skip
+               help="tokens read before [16 4096; prefill: 4096], of a row [train: 128 1024], of a rollout "
+               "[dmt: 256], or that a turn adds, a single number [serve: 2000]")  # fmt: skip
     add_number(
         parser, "--tokens", int, at_least=1,
         help="tokens to generate in one run of decode [64], or of a step of train [2048] and dmt [512]",
@@ -53,15 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "--repeats", int, default=5, at_least=1, help="rounds, after one that does not count [5]"
     )
     add_number(
-        parser, "--threads", int, at_least=1, at_most=1024, help="threads of one product [as many as cores]"
-    )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
-                        help="of the weights; of the products of train and dmt [float32]")  # fmt: skip
-    parser.add_argument("--compile", action="store_true",
+        parser, "--threads", int, at_least=1, at_most=1024,
+        help="all but serve: threads of one product [as many as cores]",
+    )  # fmt: skip
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"),
+                        help="of the weights; train and dmt: of the products [float32]")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", default=None,
                         help="decode: ours a second time, as compiled programs")  # fmt: skip
-    parser.add_argument(
-        "--device", default="cpu", help="decode, prefill: cpu, or cuda [cpu]; the others take a GPU there is"
-    )
+    parser.add_argument("--device", help="decode, prefill: cpu, or cuda [cpu]; the others take a GPU there is")
     add_number(parser, "--streams", int, nargs="+", metavar="N", at_least=1, at_most=4096,
                help="serve: clients at once [1 8 64]")  # fmt: skip
     add_number(parser, "--dollars-per-hour", float, metavar="P", at_least=0,
@@ -71,13 +86,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    contexts = args.context or DEFAULT_CONTEXTS[args.what]
-    if args.compile and args.what != "decode":
-        raise ValueError(f"--compile is for decode, not for {args.what}.")
-    args.tokens = args.tokens or DEFAULT_TOKENS.get(args.what)
+    take_defaults(args)
+    if args.what == "serve" and len(args.context) > 1:
+        raise ValueError(f"--context is {' '.join(map(str, args.context))}; serve takes one number of tokens.")
+    if args.json and args.dollars_per_hour is not None:
+        raise ValueError("--dollars-per-hour is a column of the table, and --json prints none; leave one out.")
     from .loading import new_file
 
-    if args.output:
+    if args.output is not None:
         new_file("--output", args.output)
 
     import torch
@@ -86,42 +102,66 @@ def run(args: argparse.Namespace) -> int:
     from smt_hf.benchmark.measure import describe_machine
     from smt_hf.runs.environment import default_device
 
-    if args.what == "serve":
-        if args.dtype != "float32":
-            raise ValueError(f"--dtype is {args.dtype}, and serve measures float32; leave it out.")
-        return show(args, describe_machine(default_device()), served_rows(args, contexts))
-    if args.what in TRAINED:
-        return show(args, describe_machine(default_device()), trained_rows(args, contexts))
-    args.models = args.models or DEFAULT_MODELS.split()
-    check_names(args.models)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda but torch sees no GPU; use cpu.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    if args.what == "serve":
+        return show(args, describe_machine(default_device()), served_rows(args))
+    if args.what in TRAINED:
+        return show(args, describe_machine(default_device()), trained_rows(args))
+    args.models = args.models or DEFAULT_MODELS.split()
+    check_names(args.models)
+    device = device_of(args.device)
     machine = describe_machine(device)
     found = subjects(args.models, int(args.parameters), device, getattr(torch, args.dtype), args.compile)
     rows = []
-    for context in contexts:
+    for context in args.context:
         if args.what == "decode":
             bandwidth = machine["memory_bandwidth_bytes_per_second"]
-            for batch in args.batch or [1]:
+            for batch in args.batch:
                 rows += measure_decode(found, context, args.tokens, args.repeats, bandwidth, batch)
         else:
             rows += measure_prefill(found, context, args.repeats)
     return show(args, machine, rows)
 
 
-def served_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
+def take_defaults(args: argparse.Namespace) -> None:
+    """What holds where nothing is given. Raises ValueError for a given flag that would change nothing."""
+    for name, defaults in DEFAULTS.items():
+        given = getattr(args, name) is not None
+        if given and args.what not in defaults:
+            *others, last = defaults
+            users = f"{', '.join(others)} and {last}" if others else last
+            raise ValueError(f"--{name.replace('_', '-')} is for {users}, not for {args.what}.")
+        if not given:
+            setattr(args, name, defaults.get(args.what))
+
+
+def device_of(name: str) -> "torch.device":
+    """Raises ValueError for what is no device, and for a GPU that torch does not see."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # which lists the devices of every other machine
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device is {name!r}; it must be cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = "no such GPU" if torch.cuda.is_available() else "no GPU"
+        raise ValueError(f"--device is {name} but torch sees {seen}; use cpu.")
+    return device
+
+
+def served_rows(args: argparse.Namespace) -> list[dict]:
     from smt_hf.benchmark.serving import SERVERS, measure_serving
 
     models = args.models or list(SERVERS)
     if unknown := set(models) - set(SERVERS):
         raise ValueError(f"--models names {min(unknown)!r}; serve measures {', '.join(SERVERS)}.")
-    return measure_serving(models, int(args.parameters), args.streams or [1, 8, 64], contexts[0], args.repeats)
+    return measure_serving(models, int(args.parameters), args.streams, args.context[0], args.repeats)
 
 
-def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
+def trained_rows(args: argparse.Namespace) -> list[dict]:
     import torch
 
     from smt_hf.benchmark.training_steps import Step, dmt_steps, measure_steps, smt_and_bptt_steps
@@ -133,17 +173,18 @@ def trained_rows(args: argparse.Namespace, contexts: list[int]) -> list[dict]:
             f"--models names {min(unknown)!r}; {args.what} measures smt-CELL for a cell of {', '.join(CELLS)}."
         )
     # SMT's labels, and the official algorithm's first one, need as many tokens before them.
-    if min(contexts) < SHORTEST:
-        raise ValueError(f"--context is {min(contexts)}; {args.what} needs at least {SHORTEST} tokens.")
-    preset, dtype = args.preset or DEFAULT_PRESETS[args.what], getattr(torch, args.dtype)
+    if min(args.context) < SHORTEST:
+        raise ValueError(f"--context is {min(args.context)}; {args.what} needs at least {SHORTEST} tokens.")
+    dtype = getattr(torch, args.dtype)
     steps: list[Step] = []
     for model in models:
         cell = model.removeprefix("smt-")
         if args.what == "train":
-            steps += smt_and_bptt_steps(cell, preset, contexts, args.tokens, dtype)
+            steps += smt_and_bptt_steps(cell, args.preset, args.context, args.tokens, dtype)
         else:
-            for context in contexts:
-                steps += dmt_steps(cell, preset, max(1, args.tokens // context), context, [8, 15], dtype)
+            for context in args.context:
+                rows = max(1, args.tokens // context)
+                steps += dmt_steps(cell, args.preset, rows, context, [8, 15], dtype)
     return measure_steps(steps, args.repeats)
 
 
@@ -151,13 +192,13 @@ def show(args: argparse.Namespace, machine: dict, rows: list[dict]) -> int:
     from smt_hf.runs.files import one_entry_a_line, write_atomic
 
     result = {
-        "what": args.what, "command": args.words, "dtype": args.dtype, "repeats": args.repeats,
+        "what": args.what, "command": args.words, "dtype": args.dtype or "float32", "repeats": args.repeats,
         "machine": machine, "rows": rows,
     }  # fmt: skip
     if not rows:
         raise ValueError("none of --models could be measured; the lines above say why.")
     text = one_entry_a_line(result)
-    if args.output:
+    if args.output is not None:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(args.output), text)
     if args.json:

@@ -97,7 +97,12 @@ def plain_console() -> Any:
 
 
 def new_file(name: str, path: str | Path) -> Path:
-    """The path that a flag names for an output. Raises OSError for one that exists, or cannot be made."""
+    """The path that a flag names for an output.
+
+    Raises OSError for one that exists, or cannot be made, and ValueError for an empty one.
+    """
+    if not str(path):
+        raise ValueError(f"{name} is empty; name a new file.")
     path = Path(path)
     if os.path.lexists(path):
         raise FileExistsError(f"{name} {path} exists; name a new file.")

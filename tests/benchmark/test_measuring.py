@@ -207,7 +207,21 @@ def test_ours_are_measured_plain_and_compiled_and_the_others_once(monkeypatch, c
         (["decode", "--context", "0"], "--context is 0"),
         (["prefill", "--repeats", "0"], "--repeats is 0"),
         (["prefill", "--compile"], "--compile is for decode, not for prefill"),
-        (["serve", "--dtype", "bfloat16"], "--dtype is bfloat16"),
+        (["serve", "--dtype", "bfloat16"], "--dtype is for decode, prefill, train and dmt, not for serve."),
+        (["train", "--batch", "9"], "--batch is for decode, not for train."),
+        (["train", "--device", "cuda"], "--device is for decode and prefill, not for train."),
+        (["dmt", "--streams", "5"], "--streams is for serve, not for dmt."),
+        (["dmt", "--parameters", "7e6"], "--parameters is for decode, prefill and serve, not for dmt."),
+        (["decode", "--dollars-per-hour", "0"], "--dollars-per-hour is for serve, not for decode."),
+        (["decode", "--preset", "small"], "--preset is for train and dmt, not for decode."),
+        (["prefill", "--tokens", "5"], "--tokens is for decode, train and dmt, not for prefill."),
+        (["serve", "--threads", "3"], "--threads is for decode, prefill, train and dmt, not for serve."),
+        (["serve", "--context", "100", "5000"], "--context is 100 5000; serve takes one"),
+        (["serve", "--dollars-per-hour", "1", "--json"], "--dollars-per-hour is a column of the table"),
+        (["decode", "--output", ""], "--output is empty"),
+        (["decode", "--device", "tpu"], "--device is 'tpu'; it must be cpu or cuda."),
+        (["decode", "--device", "meta"], "--device is 'meta'; it must be cpu or cuda."),
+        (["decode", "--device", "cuda:99"], "--device is cuda:99 but torch sees no"),
         (["train", "--preset", "huge"], "'huge'"),
         (["train", "--context", "8"], "--context is 8"),
         (["dmt", "--context", "15"], "--context is 15"),
@@ -217,3 +231,18 @@ def test_a_wrong_word_is_named_in_one_line(words, named, capsys):
     assert main(["benchmark", *words]) == 2
     message = capsys.readouterr().err.strip()
     assert named in message and "\n" not in message
+
+
+@pytest.mark.parametrize("what", ["train", "dmt"])
+def test_steps_of_training_run_on_as_many_threads_as_asked(what, capsys, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(
+        training_steps, "measure_steps", lambda steps, repeats: [{"of": torch.get_num_threads()}]
+    )
+    words = ["--preset", "tiny", "--context", "16", "--tokens", "16", "--threads", str(before + 1), "--json"]
+    try:
+        assert main(["benchmark", what, *words]) == 0
+    finally:
+        torch.set_num_threads(before)
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows"] == [{"of": before + 1}] and result["machine"]["threads"] == before + 1
