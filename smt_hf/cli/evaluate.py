@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--max-tokens", int, default=65536, at_least=1, help="targets to judge at most [65536]")
     add_number(
         parser, "--horizon", int, at_least=1,
-        help="tokens read from each cold start [of a text 256, or as many as it has]",
+        help="tokens of a text that are read from each cold start [256, or as many as it has]",
     )  # fmt: skip
     add_number(parser, "--lengths", int, nargs="+", at_least=1, help="judge a task at these lengths too")
     parser.add_argument(

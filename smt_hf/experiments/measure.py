@@ -92,17 +92,26 @@ def measure(
 
     named: what names the data, for `load_data`, its `dataset` among it. held_out: judge the validation part,
     else all. sequence_length: of a task. horizon: tokens read from each cold start of a text, by default
-    256, or as many as there are. max_tokens: targets to judge at most.
+    256, or as many as there are or may be judged. max_tokens: targets to judge at most.
 
-    Raises ValueError for data of another vocabulary, and for lengths of what is no task.
+    Raises ValueError for data of another vocabulary, for lengths of what is no task, and for a horizon of what
+    is no text, or of more than max_tokens.
     """
     named = dict(named)
     name = named.pop("dataset")
     kind = data_kind(name, named.get("image_column"))
     if lengths and kind != "task":
-        raise ValueError(f"--lengths are for tasks, and {name!r} is none; give --horizon instead.")
+        flag = "--horizon" if kind == "text" else "--sequence-length"
+        raise ValueError(f"--lengths are for tasks, and {name!r} is none; give {flag} instead.")
+    if horizon is not None and kind != "text":
+        raise ValueError(f"--horizon is for text, and {name!r} is none; give --sequence-length instead.")
+    if horizon is not None and horizon > max_tokens:
+        raise ValueError(
+            f"--horizon {horizon} is more than --max-tokens {max_tokens}; judge at least as many tokens as are "
+            f"read from one cold start."
+        )
     # A text is cut into blocks; rows of the others have one length.
-    of_rows = {"text": horizon or 1, "task": sequence_length or horizon or HORIZON, "image": sequence_length}
+    of_rows = {"text": horizon or 1, "task": sequence_length or HORIZON, "image": sequence_length}
     length = of_rows[kind]
     data: EvaluationData
     if held_out:

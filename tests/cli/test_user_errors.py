@@ -201,6 +201,10 @@ EVALUATE = {
     "a split of a text": (["--split", "test"], ["lines.txt", "'test'"]),
     "grey levels of a text": (["--grey-levels", "4"], ["--grey-levels is 4", "lines.txt"]),
     "a length of a text": (["--sequence-length", "8"], ["sequence-length 8", "--horizon"]),
+    "a horizon of a task": (["--dataset", "retrieval", "--horizon", "5"], ["--horizon", "--sequence-length"]),
+    "a horizon of images": (["--dataset", "digits", "--horizon", "5"], ["--horizon", "'digits'"]),
+    "less than a horizon": (["--horizon", "200", "--max-tokens", "10"], ["--horizon 200", "--max-tokens 10"]),
+    "lengths of images": (["--dataset", "digits", "--lengths", "9"], ["--lengths", "--sequence-length"]),
     "lengths of a text": (["--lengths", "32"], ["--lengths", "lines.txt", "--horizon"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'"]),
 }
