@@ -7,11 +7,12 @@ nothing to predict), and stacks whole batches itself in `__getitems__` (use `col
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .corpora import read_documents, split_documents
+from .corpora import files_of, is_plain, read_documents, split_documents
 from .dataset import SequenceDataset, as_sequence_dataset, keep_batch
 from .kinds import METRICS, Kind
 from .packing import TokenWindows, load_all_windows, load_windows
@@ -41,6 +42,7 @@ __all__ = [
     "load_pixels",
     "load_tokenizer",
     "load_windows",
+    "only_of_tables",
     "read_documents",
     "split_documents",
     "symbol_tokenizer",
@@ -76,6 +78,15 @@ def data_kind(name: str, image_column: str | None = None) -> Kind:
     return "image" if name == DIGITS or image_column is not None else "text"
 
 
+def only_of_tables(name: str, given: Mapping[str, Any]) -> list[str]:
+    """Which of the given `streaming` and `image_column` change nothing: `datasets` does not read `name`."""
+    if name == DIGITS:
+        return [key for key in ("streaming", "image_column") if given.get(key)]
+    if given.get("streaming") and data_kind(name, given.get("image_column")) == "text":
+        return ["streaming"] if is_plain(name, files_of(name)) else []
+    return []
+
+
 def load_data(
     name: str,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
@@ -96,7 +107,8 @@ def load_data(
 
     name: a task ("retrieval", "recall:num_keys=16"), "python-docs", a path, or a `datasets` name; see
         `read_documents`.
-    tokenizer: a tokenizer or the name of one, "byte" by default. A task brings its own.
+    tokenizer: a tokenizer or the name of one, "byte" by default. Tasks and images bring their own; a
+        tokenizer that is given, not named, is left alone, so that a model's own may always be given.
     sequence_length: tokens in a row; `train.at_length(n)` gives the same data at another length. None takes
         all pixels of an image, and only images may have it.
     seed: draws a task's rows. The split of a text corpus depends on its content alone.
@@ -114,7 +126,7 @@ def load_data(
     train: AnyData
     validation: AnyData
     source = _Source(name, text_column, image_column, grey_levels, split, streaming, max_corpus_bytes)
-    source.refuse_what_does_not_apply(validation_split)
+    source.refuse_what_does_not_apply(tokenizer, validation_split, validation_fraction)
     held_out: dict[str, Any] = {
         "validation_fraction": validation_fraction,
         "validation_split": validation_split,
@@ -158,7 +170,7 @@ def load_evaluation_data(
     source = _Source(
         name, text_column, image_column, grey_levels, split or "train", streaming, max_corpus_bytes
     )
-    source.refuse_what_does_not_apply()
+    source.refuse_what_does_not_apply(tokenizer)
     if source.kind == "image":
         validation = load_all_pixels(**source.of_pixels(sequence_length), split=split)
         tokenizer = validation.tokenizer()
@@ -216,9 +228,17 @@ class _Source:
             raise ValueError(f"{self.name!r} needs a sequence_length; only images have one of their own.")
         return asked
 
-    def refuse_what_does_not_apply(self, validation_split: str | None = None) -> None:
+    def refuse_what_does_not_apply(
+        self,
+        tokenizer: PreTrainedTokenizerBase | str | None,
+        validation_split: str | None = None,
+        validation_fraction: float = 0.05,
+    ) -> None:
         """Refuse arguments that would change nothing: they are a mistake about what `name` is."""
         useless: dict[str, Any] = {}
+        what = {"task": "is a task", "image": "is read as images", "text": "is read as text"}[self.kind]
+        if self.kind != "text" and isinstance(tokenizer, str):
+            useless["tokenizer"] = tokenizer
         if self.kind != "text" and self.text_column != "text":
             useless["text_column"] = self.text_column
         if self.kind != "image" and self.grey_levels is not None:
@@ -230,11 +250,14 @@ class _Source:
                 "streaming": (self.streaming, False),
                 "max_corpus_bytes": (self.max_corpus_bytes, None),
                 "validation_split": (validation_split, None),
+                "validation_fraction": (validation_fraction, 0.05),
             }
             useless |= {key: value for key, (value, default) in given.items() if value != default}
+        of_tables = {"streaming": self.streaming, "image_column": self.image_column}
+        if not useless and (names := only_of_tables(self.name, of_tables)):
+            useless, what = {names[0]: of_tables[names[0]]}, "is no table"
         if useless:
             key, value = next(iter(useless.items()))
-            what = {"task": "is a task", "image": "is read as images", "text": "is read as text"}[self.kind]
             raise ValueError(
-                f"{key} is {value!r}, but {self.name!r} {what}, which has no use for it; leave it out."
+                f"{key} is {value!r}, but {self.name!r} {what} and has no use for it; leave it out."
             )

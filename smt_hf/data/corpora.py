@@ -51,7 +51,7 @@ def read_documents(
     if max_bytes is not None and max_bytes < 1:
         raise ValueError(f"max_bytes must be at least 1 or None, but it is {max_bytes}.")
     found = files_of(name)
-    if name == PYTHON_DOCS or (found is not None and found.kind == "text"):
+    if is_plain(name, found):
         if split != "train":
             raise ValueError(f"{name!r} has no split {split!r}; only tables and `datasets` names have splits.")
         if text_column != "text":
@@ -66,6 +66,11 @@ def read_documents(
 def files_of(name: str) -> Found | None:
     """The files that a corpus consists of; None where its name is no path."""
     return None if name == PYTHON_DOCS else find(name)
+
+
+def is_plain(name: str, found: Found | None) -> bool:
+    """Whether a corpus has neither splits nor columns, and is read here rather than by `datasets`."""
+    return name == PYTHON_DOCS or (found is not None and found.kind == "text")
 
 
 def say_what_is_read(name: str, found: Found | None) -> None:

@@ -163,7 +163,9 @@ def load_all_pixels(
 
     split: of a table; by default its "validation", "test" or "train", the first that it has.
     """
-    if split is None and name != DIGITS:
+    if name == DIGITS:
+        _own_validation_split(name, split or "train", None, streaming)
+    elif split is None:
         splits = splits_of(name, streaming, images=True)
         split = next((one for one in (VALIDATION, "test") if one in splits), None)
     levels = _grey_levels(name, grey_levels)

@@ -109,7 +109,13 @@ class RunRecord:
     @property
     def data(self) -> dict[str, Any]:
         """What names the data, for `load_data`."""
-        return {name: self.spec[name] for name in DATA_FIELDS if self.spec.get(name) is not None}
+        from smt_hf.data import only_of_tables  # here, so that help needs no torch
+
+        named = {name: self.spec[name] for name in DATA_FIELDS if self.spec.get(name) is not None}
+        # What versions before 0.2 took though it changed nothing is refused now, and their runs are not.
+        for name in only_of_tables(named["dataset"], named) if "dataset" in named else ():
+            del named[name]
+        return named
 
     @property
     def hub_name(self) -> str:

@@ -26,7 +26,7 @@ def text_file(tmp_path: Path) -> str:
 
 
 def test_a_task_brings_its_own_tokenizer_and_splits() -> None:
-    data = load_data("retrieval", "byte", sequence_length=16, seed=2)
+    data = load_data("retrieval", byte_tokenizer(), sequence_length=16, seed=2)
     assert data.kind == "task"
     assert isinstance(data.train, RetrievalTask) and isinstance(data.validation, RetrievalTask)
     assert (data.train.split, data.validation.split) == ("train", "validation")

@@ -147,6 +147,12 @@ def test_files_belong_to_the_split_that_their_path_says(tmp_path: Path) -> None:
         ("retrieval", {"grey_levels": 4}),
         ("python-docs", {"grey_levels": 4}),
         ("digits", {"text_column": "body"}),
+        ("digits", {"streaming": True}),
+        ("digits", {"image_column": "image"}),
+        ("digits", {"tokenizer": "byte"}),
+        ("retrieval", {"tokenizer": "byte"}),
+        ("python-docs", {"streaming": True}),
+        (__file__, {"streaming": True}),
     ],
 )
 def test_an_argument_that_the_kind_has_no_use_for_is_refused(name: str, arguments: dict) -> None:
@@ -155,3 +161,13 @@ def test_an_argument_that_the_kind_has_no_use_for_is_refused(name: str, argument
             load(name, sequence_length=16, **arguments)
         (key, value), *_ = arguments.items()
         assert f"{key} is {value!r}" in str(error.value) and repr(name) in str(error.value)
+
+
+def test_a_share_of_validation_is_refused_by_a_task_which_draws_its_own() -> None:
+    with pytest.raises(ValueError, match=r"validation_fraction is 7, but 'retrieval' is a task"):
+        load_data("retrieval", sequence_length=16, validation_fraction=7)
+
+
+def test_digits_have_no_split_to_judge() -> None:
+    with pytest.raises(ValueError, match="'digits' has no splits"):
+        load_evaluation_data("digits", sequence_length=None, split="test")

@@ -66,6 +66,19 @@ def test_a_record_of_the_first_version_is_understood(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("named", "left"),
+    [
+        ({"dataset": "python-docs", "streaming": True}, {"dataset": "python-docs"}),
+        ({"dataset": __file__, "streaming": True}, {"dataset": __file__}),
+        ({"dataset": "digits", "streaming": True, "image_column": "x"}, {"dataset": "digits"}),
+        ({"dataset": "who/what", "streaming": True}, {"dataset": "who/what", "streaming": True}),
+    ],
+)
+def test_data_of_an_older_run_are_named_without_what_is_refused_by_now(named, left):
+    assert a_record(spec=named).data == left
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (
