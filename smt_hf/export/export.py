@@ -35,11 +35,16 @@ def export(
     int8: int8 weights and products (onnx, web). runtime: folder of onnxruntime-web; without, a CDN is used.
     Returns (the program in float32 beside the model, and the one with int8 weights).
 
-    Raises ValueError for a cell that cannot be exported, for a program that differs from the model, and for a
-    page that could not run; FileExistsError for a folder that exists.
+    Raises ValueError for another target, for options that the target does not use, for a cell that cannot be
+    exported, for a program that differs from the model, and for a page that could not run; FileExistsError for
+    a folder that exists.
     """
     if os.path.lexists(folder):
         raise FileExistsError(f"{folder} exists; name a new folder.")
+    if to not in TARGETS:
+        raise ValueError(f"there is no export to {to!r}; it must be one of {', '.join(TARGETS)}.")
+    if runtime is not None and to != "web":
+        raise ValueError(f"runtime is for web, and not for {to}; leave it out.")
     if int8 and to in ("openvino", "executorch"):
         raise ValueError(f"int8 is for onnx and web, and not for {to}; leave it out, or export to onnx.")
     pieces = page_tokenizer(tokenizer) if to == "web" else None

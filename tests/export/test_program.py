@@ -14,6 +14,7 @@ from tokenizers import normalizers
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.cli import main
 from smt_hf.data import byte_tokenizer, load_tokenizer, symbol_tokenizer
+from smt_hf.export.export import export
 from smt_hf.export.page import check_runtime, check_size, page_tokenizer, write_page
 from smt_hf.export.program import NOTHING, StepProgram, check, compare, described
 from smt_hf.models.state_cache import memory_layer
@@ -114,6 +115,16 @@ def test_what_a_page_cannot_do_is_refused_in_a_sentence(tmp_path):
     program = StepProgram(tiny_model())
     with pytest.raises(ValueError, match="the tokenizer has 2048 tokens, the model 258"):
         write_page(tmp_path, program, page_tokenizer(load_tokenizer("example")), "a", None)
+
+
+def test_an_unknown_target_and_a_runtime_without_a_page_are_refused_before_any_work(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no export to 'tflite'; it must be one of onnx, openvino, executorch, web"
+    ):
+        export(tiny_model(), byte_tokenizer(), "tflite", tmp_path / "out", "a")
+    with pytest.raises(ValueError, match="runtime is for web, and not for onnx"):
+        export(tiny_model(), byte_tokenizer(), "onnx", tmp_path / "out", "a", runtime=tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_page_names_every_file_that_it_loads_and_no_markup_of_a_title(tmp_path):
