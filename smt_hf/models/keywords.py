@@ -58,6 +58,18 @@ def refuse_unknown(keywords: dict[str, Any], known: type) -> None:
             )
 
 
+def refuse_beside_labels(keywords: LossKeywords, logits_to_keep: int | torch.Tensor) -> None:
+    """Raise ValueError for what does not go with labels: the loss would not be that of all they ask for."""
+    if keywords.get("shift_labels") is not None:
+        raise ValueError("labels and shift_labels are both given; give one of them.")
+    if not isinstance(logits_to_keep, int) or logits_to_keep != 0:
+        kept = logits_to_keep if isinstance(logits_to_keep, int) else "a tensor"
+        raise ValueError(
+            f"logits_to_keep is {kept} and labels are of all tokens; give shift_labels of those that are kept, "
+            f"or leave logits_to_keep out."
+        )
+
+
 def document_starts(keywords: RowKeywords, mask: torch.Tensor | None, shape: torch.Size) -> torch.Tensor | None:
     """Tokens that begin another document of a packed row, (B or 1, T, 1, 1) bool; None if nothing is packed.
 

@@ -18,8 +18,8 @@ from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .generation_loop import DecodingMixin
 from .generation_prefill import PrefillMixin
-from .keywords import LossKeywords, RowKeywords, document_starts, refuse_unknown
-from .layers import init_weights, normalize_memory, token_mask
+from .keywords import LossKeywords, RowKeywords, document_starts, refuse_beside_labels, refuse_unknown
+from .layers import init_weights, normalize_memory, refuse_empty, token_mask
 from .library_names import (
     STATE_NAME,
     STATE_NAMES,
@@ -124,8 +124,7 @@ class SMTModel(ReadingMixin, SMTPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
         batch, length = tokens.shape[:2]
-        if length == 0:
-            raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
+        refuse_empty(length)
         use_cache = (self.config.use_cache or cache is not None) if use_cache is None else use_cache
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
@@ -174,9 +173,12 @@ class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
         """As `SMTModel.forward`, with logits (B, T or n, V) and, given labels, the loss in nats per token.
 
         labels (B, T) are unshifted, as everywhere in `transformers`. kwargs: `LossKeywords`; shift_labels are
-        aligned with the logits. −100 is ignored.
+        aligned with the logits. −100 is ignored. Raises ValueError also for both kinds of labels, and for
+        labels beside logits_to_keep.
         """
         refuse_unknown(cast(dict, kwargs), LossKeywords)
+        if labels is not None:
+            refuse_beside_labels(kwargs, logits_to_keep)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -214,6 +214,28 @@ def test_shift_labels_are_labels_already_aligned():
 
 
 @torch.no_grad()
+def test_the_kept_logits_are_judged_by_shift_labels_alone():
+    model = tiny_model()
+    ids = random_ids(2, 7)
+    targets = ids[:, -2:].contiguous()
+    out = model(ids, shift_labels=targets, logits_to_keep=2)
+    torch.testing.assert_close(out.loss, hand_loss(out.logits, targets))
+    state = model(ids).cache
+    for kept in (2, torch.tensor([5, 0])):
+        with pytest.raises(ValueError, match=r"logits_to_keep is .* labels are of all tokens") as error:
+            model(ids, labels=ids, logits_to_keep=kept, cache=state)
+        assert is_one_sentence(error.value)
+    assert state.get_seq_length() == 7  # refused before anything is read
+
+
+def test_both_kinds_of_labels_are_an_error():
+    ids = random_ids(2, 7)
+    with pytest.raises(ValueError, match="labels and shift_labels are both given") as error:
+        tiny_model()(ids, labels=ids, shift_labels=ids)
+    assert is_one_sentence(error.value)
+
+
+@torch.no_grad()
 def test_num_items_in_batch_divides_the_summed_loss():
     model = tiny_model()
     ids = random_ids(2, 7)
@@ -232,7 +254,7 @@ def test_neither_or_both_kinds_of_input_is_an_error(arguments):
 
 def test_an_empty_input_is_an_error():
     nothing = torch.zeros(1, 0, dtype=torch.long)
-    for call in (tiny_model(), lambda ids: generate(tiny_model(), ids, max_new_tokens=2)):
+    for call in (tiny_model(), tiny_model().prefill, lambda ids: generate(tiny_model(), ids, max_new_tokens=2)):
         with pytest.raises(ValueError, match="no tokens") as error:
             call(nothing)
         assert is_one_sentence(error.value)
