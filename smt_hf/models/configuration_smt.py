@@ -1,8 +1,9 @@
 """SMTConfig: every number of the architecture, documented once."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig
@@ -64,6 +65,7 @@ class OwnFields(PreTrainedConfig):
             )
         if theta not in (None, self.rope_parameters["rope_theta"]):
             raise ValueError(f"rope_theta is {theta} but rope_parameters is {given}; give one of them.")
+        check_positive("rope_theta", self.rope_parameters["rope_theta"])
 
     @classmethod
     def is_known(cls, name: str) -> bool:
@@ -174,6 +176,8 @@ class SMTConfig(OwnFields):
         """`smt_memory` is registered by `state_cache`, so the library's closed list does not apply."""
 
     def validate_architecture(self):
+        if self.config_version < 1:
+            raise ValueError(f"config_version is {self.config_version}; it must be at least 1.")
         if self.config_version > CONFIG_VERSION:
             raise ValueError(
                 f"config_version is {self.config_version}, this code reads up to {CONFIG_VERSION}; update it."
@@ -193,11 +197,16 @@ def own_fields(cls: type) -> set[str]:
     return {name for name in cls.__annotations__ if name != "model_type"}
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Raise a ValueError unless the value is a finite number greater than 0: it would make all memories NaN."""
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than 0.")
+
+
 def check_sizes(config: PreTrainedConfig, names: str) -> None:
     """Raise a ValueError unless the named sizes are positive and the heads divide the width evenly."""
     for name in ("rms_norm_eps", "initializer_range"):
-        if getattr(config, name) <= 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be greater than 0.")
+        check_positive(name, getattr(config, name))
     for name in names.split():
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")

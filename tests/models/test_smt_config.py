@@ -71,6 +71,14 @@ def test_the_feed_forward_width_is_four_times_the_hidden_size_unless_given():
         ("num_attention_heads", 0, ("num_attention_heads is 0",)),
         ("intermediate_size", 0, ("intermediate_size is 0",)),
         ("intermediate_size", -8, ("intermediate_size is -8",)),
+        ("config_version", -3, ("config_version is -3", "at least 1")),
+        *(
+            (name, value, (f"{name} is {value!r}", "finite number greater than 0"))
+            for name in ("rms_norm_eps", "initializer_range", "rope_theta")
+            for value in (0.0, -10.0, float("nan"), float("inf"))
+        ),
+        ("rope_theta", "x", ("rope_theta is 'x'",)),
+        ("rope_parameters", {"rope_theta": "x"}, ("rope_theta is 'x'",)),
     ],
 )
 def test_sizes_that_cannot_be_built_are_a_value_error_in_one_sentence(field, value, named):
