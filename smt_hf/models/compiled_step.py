@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from transformers import CompileConfig
 from transformers.utils import logging
 
 from .prepacked_linear import is_watched
@@ -50,8 +51,9 @@ def compiled_step(
     None where that fails, with one warning. The program has the values of the weights in it, so it is made
     anew for others. Its products round differently from those of `step`.
     """
-    # The default mode, CUDA graphs, means nothing here.
-    arguments = {**compile_config.to_dict(), "mode": None}
+    arguments = compile_config.to_dict()
+    if arguments["mode"] == CompileConfig().mode:  # CUDA graphs, which mean nothing here
+        arguments["mode"] = None
     try:
         if is_watched(model):
             raise ValueError("a hook, a mode or a transform would not see what a program does")

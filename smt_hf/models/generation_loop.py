@@ -134,6 +134,7 @@ class DecodingMixin(StateGenerationMixin):
         step = None
         if (
             generation_config.compile_config is not None
+            and not generation_config.disable_compile
             and type(state_of(model_kwargs)) is DynamicCache
             and model.device.type == "cpu"
         ):

@@ -92,6 +92,27 @@ def test_the_state_of_a_compiled_run_goes_on_with_and_without_a_program():
     torch.testing.assert_close(memory_of(state), expected)
 
 
+def test_nothing_is_compiled_where_that_is_disabled():
+    graphs: list = []
+    model = talking_model()
+    out = generate(model, prompt(), compile_config=recording(graphs), disable_compile=True, **OPTIONS)
+    assert torch.equal(out, greedy(model, prompt())) and graphs == []
+
+
+def test_a_mode_other_than_cuda_graphs_is_handed_to_the_compiler(monkeypatch):
+    modes = []
+
+    def compiler(function: Any, mode: str | None, **options: Any) -> Any:
+        modes.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    model = talking_model()
+    for mode in (CompileConfig().mode, "max-autotune", "default"):
+        generate(model, prompt(), compile_config=CompileConfig(mode=mode), **OPTIONS)
+    assert modes == [None, "max-autotune", "default"]
+
+
 @pytest.fixture
 def warnings_of(monkeypatch, caplog) -> Iterator[pytest.LogCaptureFixture]:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
