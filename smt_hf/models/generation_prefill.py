@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 
-from .layers import refuse_empty, token_mask
+from .layers import token_mask
 from .library_names import takes_state
 from .state_cache import memory_layer
 
@@ -66,12 +66,11 @@ class PrefillMixin(PreTrainedModel):
         """Read input_ids (B, T) as `forward` does, up to `tolerance`, by sweeps over `chunk` tokens at a time.
 
         Leave the last token of a prompt to `generate`. A sweep costs what reading the chunk does, if all at
-        once, so this is for devices that one token leaves idle. Raises ValueError for an empty input, a state
-        of other rows, and a mask of fewer columns.
+        once, so this is for devices that one token leaves idle. Raises ValueError for a state of other rows and
+        for a mask of fewer columns.
         """
         if not (tolerance >= 0 and max_sweeps >= 1 and chunk >= 1):
             raise ValueError(f"{tolerance=}, {max_sweeps=}, {chunk=} must be at least 0, 1 and 1.")
-        refuse_empty(input_ids.shape[1])
         core: Any = self.base_model
         state: Any = DynamicCache(config=core.config) if cache is None else cache
         layer = memory_layer(state)

@@ -13,12 +13,6 @@ from transformers import initialization as init
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def refuse_empty(length: int) -> None:
-    """Raise a ValueError for an input without tokens."""
-    if length == 0:
-        raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
-
-
 def token_mask(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     """attention_mask (B, ≥T) → which of its last `length` = T tokens are real, (B, T, 1, 1) bool."""
     if attention_mask is None:

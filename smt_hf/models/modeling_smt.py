@@ -19,7 +19,7 @@ from .configuration_smt import SMTConfig
 from .generation_loop import DecodingMixin
 from .generation_prefill import PrefillMixin
 from .keywords import LossKeywords, RowKeywords, document_starts, refuse_beside_labels, refuse_unknown
-from .layers import init_weights, normalize_memory, refuse_empty, token_mask
+from .layers import init_weights, normalize_memory, token_mask
 from .library_names import (
     STATE_NAME,
     STATE_NAMES,
@@ -124,7 +124,8 @@ class SMTModel(ReadingMixin, SMTPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         tokens: Any = input_ids if inputs_embeds is None else inputs_embeds
         batch, length = tokens.shape[:2]
-        refuse_empty(length)
+        if length == 0:
+            raise ValueError("the input has no tokens; give at least one, for instance the bos token.")
         use_cache = (self.config.use_cache or cache is not None) if use_cache is None else use_cache
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)

@@ -254,7 +254,7 @@ def test_neither_or_both_kinds_of_input_is_an_error(arguments):
 
 def test_an_empty_input_is_an_error():
     nothing = torch.zeros(1, 0, dtype=torch.long)
-    for call in (tiny_model(), tiny_model().prefill, lambda ids: generate(tiny_model(), ids, max_new_tokens=2)):
+    for call in (tiny_model(), lambda ids: generate(tiny_model(), ids, max_new_tokens=2)):
         with pytest.raises(ValueError, match="no tokens") as error:
             call(nothing)
         assert is_one_sentence(error.value)
