@@ -35,6 +35,8 @@ def check_model_path(model: str) -> None:
     if path.is_dir() and not (path / "model.safetensors").is_file() and not any(path.glob("*.index.json")):
         unfinished = " (the run in it is not finished)" if (path / "run.json").is_file() else ""
         raise ValueError(f"folder {model} holds no model.safetensors{unfinished}; give a finished run.")
+    if path.is_file():
+        raise ValueError(f"model {model} is a file; give the folder of a finished run.")
     if path.exists():
         return
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir():
@@ -105,7 +107,7 @@ def new_file(name: str, path: str | Path) -> Path:
         raise ValueError(f"{name} is empty; name a new file.")
     path = Path(path)
     if os.path.lexists(path):
-        raise FileExistsError(f"{name} {path} exists; name a new file.")
+        raise FileExistsError(f"{name} {path} exists; name a new {'folder' if 'dir' in name else 'file'}.")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PermissionError(f"{name} {path} cannot be written into {above}; name another file.")

@@ -31,13 +31,14 @@ def run(args: argparse.Namespace) -> int:
         return run_code_only(args)
     if args.folder is None:
         raise ValueError("RUN_DIR is missing; give the folder of a finished run, or --code-only.")
-    from smt_hf.hub.push import check_content, class_stays_behind, files_to_upload, push
+    from smt_hf.hub.push import check_content, check_name, class_stays_behind, files_to_upload, push
     from smt_hf.runs.record import RunRecord
 
     teacher = not args.without_teacher
     if not args.dry_run:
         print(push(args.folder, args.repo_id, args.private, args.revision, teacher))
         return 0
+    check_name(args.repo_id)
     files = files_to_upload(args.folder, teacher)
     check_content(args.folder, files)
     list_files(files, args.folder, args.repo_id)
@@ -51,8 +52,10 @@ def run_code_only(args: argparse.Namespace) -> int:
     if names := [name for name, value in given.items() if value]:
         raise ValueError(f"--code-only sends no run; leave out {', '.join(names)}.")
     from smt_hf.hub.code import code_files, push_code
+    from smt_hf.hub.push import check_name
 
     if args.dry_run:
+        check_name(args.repo_id)
         files = code_files()
         list_files(files, files[0].parent, args.repo_id)
     else:

@@ -93,13 +93,14 @@ def by_name(*variants: Arguments) -> dict[str, Arguments]:
 @dataclass(frozen=True)
 class Run:
     """One run: the name of its folder, the recipe's length, its arguments (of a `RunSpec`), the lengths to test
-    it at, and the name of the variant, empty for the recipe as it is."""
+    it at, the name of the variant, empty for the recipe as it is, and which arguments the user has set."""
 
     name: str
     length: int
     arguments: Arguments
     tested: Sequence[int]
     variant: str = ""
+    changed: frozenset[str] = frozenset()
 
 
 def methods_of(recipe: Recipe, variant: Arguments, rates: Sequence[float]) -> list[tuple[str, Arguments]]:
@@ -161,5 +162,5 @@ def plan(
                 rate = f"-{arguments['learning_rate']:g}" if method == "bptt" else ""
                 name = f"{cell}-{length}-{method}{rate}{'-' if variant else ''}{variant}-seed{seed}"
                 tested = [length * n for n in recipe.tested if n == 1 or length * n <= LONGEST_TESTED]
-                runs.append(Run(name.replace(":", "."), length, given, tested, variant))
+                runs.append(Run(name.replace(":", "."), length, given, tested, variant, frozenset(won)))
     return runs

@@ -30,9 +30,15 @@ RUNNING = {"checkpoint_every": 200, "save_total_limit": 1}
 
 
 def spec_of(folder: Path, run: Run) -> RunSpec:
-    """The description of a run in the folder, without what only the other method has a use for."""
+    """The description of a run in the folder, given what it has a use for, and what the user has set.
+
+    Of that, a run leaves out in silence what only the other method of the experiment needs.
+    """
     spec = make_spec({**RUNNING, **run.arguments, "output_dir": str(folder / run.name)})
-    return replace(spec, given=spec.given.difference(unused(spec).get(f"method is {spec.method}", ())))
+    no_use = unused(spec, run.length)
+    of_the_other = no_use.get(f"method is {spec.method}", [])
+    from_recipe = {name for names in no_use.values() for name in names} - run.changed
+    return replace(spec, given=spec.given.difference(from_recipe, of_the_other))
 
 
 def check(folder: Path, runs: Sequence[Run]) -> None:

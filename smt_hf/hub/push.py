@@ -106,6 +106,19 @@ def class_stays_behind(cell: str) -> str | None:
     )
 
 
+def check_name(repo_id: str) -> None:
+    """Raise ValueError for what cannot be the name of a repository."""
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except ValueError:
+        raise ValueError(
+            f"{repo_id!r} cannot be the name of a repository; give NAME or OWNER/NAME, of letters, digits, "
+            f"'-', '_' and '.'."
+        ) from None
+
+
 def check_access(
     config: dict[str, Any], repo_id: str, private: bool = False, revision: str | None = None
 ) -> str:
@@ -119,15 +132,8 @@ def check_access(
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-    from huggingface_hub.utils import validate_repo_id
 
-    try:
-        validate_repo_id(repo_id)
-    except ValueError:
-        raise ValueError(
-            f"{repo_id!r} cannot be the name of a repository; give NAME or OWNER/NAME, of letters, digits, "
-            f"'-', '_' and '.'."
-        ) from None
+    check_name(repo_id)
     if get_token() is None:
         raise PermissionError("no Hugging Face token was found; run `hf auth login` or set HF_TOKEN.")
     api = HfApi()

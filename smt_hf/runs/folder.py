@@ -103,12 +103,12 @@ class RunFolder:
         if not resume:
             # Who was killed before there was a record has left no more than this.
             ours = {LOCK, part_of(self.path / FILE).name}
-            if self.path.exists() and (
-                not self.path.is_dir() or {path.name for path in self.path.iterdir()} - ours
-            ):
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError(f"output folder {self.path} is a file; choose another folder.")
+            if self.path.exists() and {path.name for path in self.path.iterdir()} - ours:
                 raise ValueError(
-                    f"output folder {self.path} is not empty; resume the run in it with --resume, or "
-                    f"choose another folder."
+                    f"output folder {self.path} is not empty; resume the run in it with --resume (in Python "
+                    f"train(resume=True)), or choose another folder."
                 )
             return Claim()
         old = RunRecord.read(self.path)

@@ -76,7 +76,11 @@ def shown(names: list[str]) -> str:
 
 
 def not_finite(tensors: Iterable[tuple[str, Any]]) -> list[str]:
-    return [name for name, one in tensors if one.is_floating_point() and not one.isfinite().all()]
+    """The names of those with a number that is not finite; quantized ones are not asked, and have integers."""
+    import torch
+
+    plain = [(name, one) for name, one in tensors if type(one.data) is torch.Tensor and one.is_floating_point()]
+    return [name for name, one in plain if not one.isfinite().all()]
 
 
 def check_files(source: str | Path) -> None:

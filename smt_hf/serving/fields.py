@@ -3,6 +3,7 @@
 A field that is not honoured may be there with the value that changes nothing, as clients send it.
 """
 
+import json
 import math
 from typing import Any
 
@@ -49,6 +50,7 @@ def checked(path: str, body: dict[str, Any], model: str, max_tokens: int) -> dic
     Besides its own fields it has max_tokens, stops, n, logprobs (None or how many of the most probable), and
     temperature, 1 unless it says otherwise.
     """
+    refuse_half_characters(body)
     honoured = HONOURED[path]
     asked = {}
     for name, value in body.items():
@@ -178,6 +180,15 @@ def number(asked: dict[str, Any], name: str, least: float, most: float, kind: ty
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def refuse_half_characters(body: dict[str, Any]) -> None:
+    """Raise ValueError for a lone surrogate, which a client sends that cuts a text within an emoji."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"the request has {half!a}, half of a character; send whole ones.") from None
 
 
 def messages(found: Any, name: str) -> list[dict[str, str]]:

@@ -131,6 +131,21 @@ def test_generate_refuses_what_is_not_whole(case, model, capfd):
     assert [text for text in named if text not in line] == [], line
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_is_no_model(name, model, capfd):
+    """Nor the name of a repository, which would be asked for."""
+    line = refused(capfd, "generate", model / name, "--prompt", "a")
+    assert f"{model / name} is a file; give the folder of a finished run" in line
+
+
+def test_a_file_is_no_folder_of_a_run(model, capfd):
+    path = model / "config.json"
+    line = refused(
+        capfd, "pretrain", "--preset", "tiny", "--dataset", "copy", "--max-steps", 1, "--output-dir", path
+    )
+    assert f"output folder {path} is a file; choose another folder" in line
+
+
 def test_evaluate_and_push_refuse_them_too(model, tmp_path, capfd):
     DAMAGE["a tensor less"][0](model)
     corpus = write_corpus(tmp_path / "lines.txt")

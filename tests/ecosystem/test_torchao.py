@@ -10,6 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, TorchAoConfig
 
 from smt_hf import SMTForCausalLM
+from smt_hf.cli import main
+from smt_hf.data import byte_tokenizer
 
 pytestmark = needs("torchao")
 
@@ -72,3 +74,12 @@ def test_a_saved_int8_model_is_smaller_and_the_same(cell, tmp_path):
     # Four bytes become one; a row has a scale of four and a zero point of one.
     saved = sum(3 * m.weight.numel() - 5 * m.out_features for m in linear)
     assert tensor_bytes(tmp_path / "float32") - tensor_bytes(tmp_path / "int8") == saved
+
+
+def test_the_commands_load_a_saved_int8_model(tmp_path, capsys):
+    int8_model(save_checkpoint(tmp_path / "float32", tiny_model("gru", **SIZES))).save_pretrained(
+        tmp_path / "int8"
+    )
+    byte_tokenizer().save_pretrained(tmp_path / "int8")
+    assert main(["generate", str(tmp_path / "int8"), "--prompt", "a", "--max-new-tokens", "3"]) == 0
+    assert capsys.readouterr().out.startswith("a")

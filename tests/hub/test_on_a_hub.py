@@ -128,6 +128,14 @@ def test_a_dry_run_lists_what_would_go_and_needs_neither_network_nor_token(run_f
     assert f"{sum(listed.values()):,}  bytes in {len(EXPECTED)} files would go to me/verse" in total
 
 
+@pytest.mark.parametrize("words", [["push"], ["push", "--code-only"]])
+def test_a_dry_run_refuses_a_name_that_no_repository_can_have(words, run_folder, capsys):
+    folder = [] if "--code-only" in words else [str(run_folder)]
+    assert main([*words, *folder, "--repo-id", "a b/c", "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert "'a b/c' cannot be the name of a repository" in said.err and said.out == ""
+
+
 def test_the_teacher_can_stay_at_home(run_folder, capsys):
     assert main(["push", str(run_folder), "--repo-id", "x", "--dry-run", "--without-teacher"]) == 0
     assert "teacher/" not in capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_the_file_is_a_few_kilobytes_however_much_was_read(tmp_path):
         model.save_state(model(random_ids(1, length), logits_to_keep=1).cache, tmp_path / f"{length:04}")
         sizes.add((tmp_path / f"{length:04}").stat().st_size // 64)
     assert len(sizes) == 1
-    assert max(sizes) * 64 < 2 * 4 * TOKENS * WIDTH + 512
+    assert max(sizes) * 64 < (2 * 4 + 2) * TOKENS * WIDTH + 512  # two tensors, and one in half precision
 
 
 @torch.no_grad()
@@ -71,6 +71,34 @@ def test_the_state_of_a_half_precision_model_is_one_of_the_same_model(tmp_path):
     model.save_state(model(random_ids(1, 3)).cache, tmp_path / "state")
     half = tiny_model().bfloat16()
     assert half.load_state(tmp_path / "state").get_seq_length() == 3
+
+
+@torch.no_grad()
+def test_a_state_from_before_a_fine_tuning_is_refused_though_the_initial_memory_is_the_same(tmp_path):
+    model = tiny_model()
+    model.save_state(model(random_ids(1, 3)).cache, tmp_path / "state")
+    for name, weight in model.named_parameters():
+        if "initial_memory" not in name:
+            weight.add_(0.3 * weight.std(correction=0) * torch.randn_like(weight))
+    with pytest.raises(ValueError) as error:
+        model.load_state(tmp_path / "state")
+    assert is_one_sentence(error.value, tmp_path / "state", "other weights", "make it again")
+
+
+@torch.no_grad()
+def test_a_state_of_an_older_version_and_one_before_tokens_were_added_load(tmp_path):
+    model = tiny_model()
+    model.save_state(model(random_ids(1, 3)).cache, tmp_path / "state")
+    tensors = load_file(tmp_path / "state")
+    about = {"format": "smt_state", "version": "1", "num_tokens": "3"}
+    save_file(
+        {name: tensors[name] for name in ("memory", "initial_memory")}, tmp_path / "older", metadata=about
+    )
+    assert model.load_state(tmp_path / "older").get_seq_length() == 3
+    bytes_model = tiny_model(vocab_size=258)
+    bytes_model.save_state(bytes_model(random_ids(1, 3)).cache, tmp_path / "bytes")
+    bytes_model.resize_token_embeddings(300)
+    assert bytes_model.load_state(tmp_path / "bytes").get_seq_length() == 3
 
 
 @torch.no_grad()

@@ -86,6 +86,21 @@ def test_what_would_be_ignored_or_cannot_be_is_refused_in_one_sentence(case, pat
     assert behind.asked == []
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (COMPLETIONS, {"prompt": "a\ud83d"}),
+        (COMPLETIONS, {"prompt": ["a", "\ud83d"], "stream": True}),
+        (CHAT, {"messages": [{"role": "user", "content": "\udc00"}]}),
+        (CHAT, {"messages": MESSAGES, "stop": ["\ud83d"]}),
+    ],
+)
+def test_half_a_character_is_refused_in_one_sentence(path, fields, gate, behind):
+    answered = ask(gate, fields, path)
+    assert answered.status == 400 and behind.asked == []
+    assert "half of a character; send whole ones." in answered.sentence and answered.sentence.isascii()
+
+
 def test_two_limits_that_differ_are_refused_and_the_same_one_twice_is_taken(gate, behind):
     asked = {"messages": MESSAGES, "max_tokens": 5}
     answered = ask(gate, {**asked, "max_completion_tokens": 9}, CHAT)
