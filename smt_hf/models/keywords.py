@@ -58,10 +58,8 @@ def refuse_unknown(keywords: dict[str, Any], known: type) -> None:
             )
 
 
-def refuse_beside_labels(keywords: LossKeywords, logits_to_keep: int | torch.Tensor) -> None:
-    """Raise ValueError for what does not go with labels: the loss would not be that of all they ask for."""
-    if keywords.get("shift_labels") is not None:
-        raise ValueError("labels and shift_labels are both given; give one of them.")
+def refuse_kept_beside_labels(logits_to_keep: int | torch.Tensor) -> None:
+    """Raise ValueError for logits of fewer tokens than labels are of, before anything is read."""
     if not isinstance(logits_to_keep, int) or logits_to_keep != 0:
         kept = logits_to_keep if isinstance(logits_to_keep, int) else "a tensor"
         raise ValueError(

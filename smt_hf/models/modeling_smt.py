@@ -18,7 +18,7 @@ from .cells import build_cell
 from .configuration_smt import SMTConfig
 from .generation_loop import DecodingMixin
 from .generation_prefill import PrefillMixin
-from .keywords import LossKeywords, RowKeywords, document_starts, refuse_beside_labels, refuse_unknown
+from .keywords import LossKeywords, RowKeywords, document_starts, refuse_kept_beside_labels, refuse_unknown
 from .layers import init_weights, normalize_memory, token_mask
 from .library_names import (
     STATE_NAME,
@@ -174,12 +174,12 @@ class SMTForCausalLM(DecodingMixin, SMTPreTrainedModel, GenerationMixin):
         """As `SMTModel.forward`, with logits (B, T or n, V) and, given labels, the loss in nats per token.
 
         labels (B, T) are unshifted, as everywhere in `transformers`. kwargs: `LossKeywords`; shift_labels are
-        aligned with the logits. −100 is ignored. Raises ValueError also for both kinds of labels, and for
-        labels beside logits_to_keep.
+        aligned with the logits, and count instead of labels, as everywhere. −100 is ignored. Raises ValueError
+        also for labels beside logits_to_keep.
         """
         refuse_unknown(cast(dict, kwargs), LossKeywords)
-        if labels is not None:
-            refuse_beside_labels(kwargs, logits_to_keep)
+        if labels is not None and kwargs.get("shift_labels") is None:
+            refuse_kept_beside_labels(logits_to_keep)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

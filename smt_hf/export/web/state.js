@@ -37,6 +37,10 @@ export function readState(bytes, initial, [K, D]) {
   if (!(Number(about.version) <= VERSION)) {
     throw new Error(`This state has format ${about.version}; this page reads up to ${VERSION}.`);
   }
+  const ends = Object.values(header).map((entry) => entry?.data_offsets?.[1] ?? 0);
+  if (ends.some((end) => !(end <= data.length))) {
+    throw new Error("This state is damaged: the file has lost its end.");
+  }
   const start = tensor(header.initial_memory, data, K * D);
   if (start === null || start.some((value, i) => !(Math.abs(value - initial[i]) <= SAME_MEMORY))) {
     throw new Error("This state was made by another model; load one that this model saved.");
