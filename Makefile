@@ -60,6 +60,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "venv: installing the tested versions into .venv (some minutes the first time)"
 	@test -x $(BIN)/pip || $(call NEW_VENV,.venv)
 	@$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,experiments,report,serve,trackers]'
+	@echo | $(BIN)/smt-hf generate --max-new-tokens 1 > /dev/null 2>&1 || true  # compiles what it imports
 	@touch $@
 
 .venv/installed-ecosystem: $(STAMP)

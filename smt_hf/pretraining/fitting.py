@@ -12,6 +12,8 @@ from smt_hf.models.cells import CELLS
 from smt_hf.runs.arguments import ROLLOUT_PARTS, WEIGHTS
 from smt_hf.runs.spec import RunSpec
 
+from .phases import phases_of
+
 LONGEST_TASK = 4096  # tokens, where the user gives no length
 
 # What one phase, or one setting, alone makes use of.
@@ -82,6 +84,10 @@ def rolls_out(spec: RunSpec) -> bool:
     return spec.method == "smt" and spec.dmt_fraction > 0
 
 
+def trains_teacher(spec: RunSpec) -> bool:
+    return any(phase.name == "smt" for phase in phases_of(spec))
+
+
 def refuse_other_context(spec: RunSpec, length: int) -> None:
     """Raise ValueError for a context that was given and not heeded: tasks and images are read whole."""
     if spec.method == "smt" and "context_length" in spec.given and spec.context_length != length:
@@ -142,27 +148,25 @@ def refuse_what_cannot_teach(spec: RunSpec) -> None:
             f"prompt_fraction is {spec.prompt_fraction:g}, and {spec.dataset!r} has no prompts, as tasks have; "
             f"make it 0."
         )
-    if rolls_out(spec) and share_of_smt(spec) == 0:
+    if rolls_out(spec) and not trains_teacher(spec):
         raise ValueError(
             f"dmt_fraction {spec.dmt_fraction:g} and bptt_fraction {spec.bptt_fraction:g} leave SMT no time to "
             f"teach the teacher; make their sum less than 1."
         )
 
 
-def share_of_smt(spec: RunSpec) -> float:
-    """Of the budget; 0 where rounded fractions leave nothing."""
-    share = 1 - (spec.dmt_fraction + spec.bptt_fraction) if spec.method == "smt" else 0.0
-    return share if share > 1e-9 else 0.0
-
-
 def refuse_longer_than_rows(spec: RunSpec, length: int, context: int) -> None:
     """Raise ValueError for a size that was given and is longer than the rows, of which a part would be used."""
-    most = {"context_length": length, "future_length": length, "num_labels": context + 1}
+    rows = f"rows of {length} tokens"
+    most = {
+        "context_length": (rows, length),
+        "future_length": (rows, length),
+        "num_labels": (f"a context of {context} tokens", context + 1),
+    }
     for name in sorted(spec.given.intersection(most)) if spec.method == "smt" else ():
-        if (size := getattr(spec, name)) > most[name]:
-            raise ValueError(
-                f"{name} {size} does not fit into rows of {length} tokens; use at most {most[name]}."
-            )
+        (place, longest), size = most[name], getattr(spec, name)
+        if size > longest:
+            raise ValueError(f"{name} {size} does not fit into {place}; use at most {longest}.")
 
 
 def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
@@ -171,13 +175,13 @@ def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
     length: of its rows, where that is known.
     """
     bptt, kind = spec.method == "bptt", data_kind(spec.dataset, spec.image_column)
-    start, no_labels = spec.curriculum_start_length, share_of_smt(spec) == 0
+    start = spec.curriculum_start_length
     rules: list[tuple[bool, str, tuple[str, ...]]] = [
         (bptt, "method is bptt", (*OF_SMT, *OF_DMT, "dmt_fraction", "bptt_fraction", "bptt_learning_rate")),
         (bptt and spec.sequence_length is not None, "method is bptt", ("context_length", "future_length")),
         (bptt and kind == "image", "method is bptt", ("context_length",)),
         (bptt and kind != "text", "method is bptt", ("future_length",)),
-        (not bptt and no_labels, "bptt_fraction is 1", (*OF_SMT, "learning_rate")),
+        (not bptt and not trains_teacher(spec), "bptt_fraction is 1", (*OF_SMT, "learning_rate")),
         (spec.dmt_fraction == 0, "dmt_fraction is 0", OF_DMT),
         (spec.bptt_fraction == 0, "bptt_fraction is 0", ("bptt_learning_rate",)),
         (spec.encoder_type == "bidirectional", "encoder_type is bidirectional", ("trunk_weight",)),
