@@ -16,8 +16,9 @@ import torch
 torch.set_num_threads(1)
 
 
-def pytest_collection_finish() -> None:
-    """Leave what has been imported by now out of every later collection: each run of the trainer makes some."""
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Leave what is there by now out of every later collection: each run of the trainer makes some."""
     gc.collect()
     gc.freeze()
 
@@ -32,5 +33,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Start each test from the same random state, whatever ran before it."""
-    torch.manual_seed(0)
+    """Start each test from the same random state, whatever ran before it.
+
+    torch.manual_seed would also write down the whole stack for each kind of device that may come to be used.
+    """
+    torch.default_generator.manual_seed(0)

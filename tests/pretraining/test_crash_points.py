@@ -1,15 +1,16 @@
 """Killed before, or in the middle of, any one of its operations on files, a run can be gone on with.
 
-A run is carried out once to count these operations. For every n it is then carried out again and dies at the
-n-th: nothing that it tries after that reaches the disk. What is left is begun again, where there was no run
-yet, or resumed, and must end as the unbroken run.
+A run is carried out once. Before some of its operations on files, or in the middle of them, what is on the disk
+is copied: that is what a process that died there would have left. Each copy is then begun again, where there was
+no run yet, or resumed, and must end as the unbroken run.
 """
 
 import builtins
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,80 +28,80 @@ OPTIONS: dict[str, Any] = {"max_steps": 4, "checkpoint_every": 2, "save_total_li
 NONE_KEPT = {**OPTIONS, "checkpoint_every": 0}
 
 
-class Killed(BaseException):
-    """Nothing in the package catches this one."""
+class Witness:
+    """Counts the operations on files below `folder`, and copies the folder to `copies` before the chosen ones.
 
-
-class Mortal:
-    """Counts operations on files below `folder`, and dies at the n-th (0: never) and at all that follow.
-
-    half: of what the n-th would write, the first half is written.
+    half: of what such an operation would write, the first half is in the copy.
     """
 
-    def __init__(self, folder: Path, n: int = 0, half: bool = False):
-        self.folder, self.n, self.half, self.done = folder, n, half, 0
+    def __init__(self, folder: Path, copies: Path, chosen: Callable[[int], bool], half: bool):
+        self.folder, self.copies, self.chosen, self.half = folder, copies, chosen, half
         self.names: list[str] = []
+        self.aside = False  # what it does itself does not count
 
-    def here(self, path: Any) -> bool:
-        return isinstance(path, str | Path) and str(path).startswith(str(self.folder))
-
-    def dies(self, name: str, path: Any) -> bool:
-        if not self.here(path):
-            return False
-        self.done += 1
+    def copied(self, name: str, path: Any) -> Path | None:
+        """Count this operation; where the copy made of its path is, if there is one to be left half done."""
+        if self.aside or not isinstance(path, str | Path) or not str(path).startswith(str(self.folder)):
+            return None
         self.names.append(f"{name} {path}")
-        if self.n and self.done > self.n:
-            raise Killed
-        return self.done == self.n
+        n = len(self.names)
+        if not self.chosen(n):
+            return None
+        copy = self.copies / str(n)
+        with self.uncounted():
+            if self.folder.exists():
+                shutil.copytree(self.folder, copy)
+        return copy / Path(path).relative_to(self.folder) if self.half else None
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        self.aside = True
+        try:
+            yield
+        finally:
+            self.aside = False
 
     def operation(self, right: Callable, name: str, place: int = 0) -> Callable:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if self.dies(name, args[place] if len(args) > place else kwargs.get("filename")):
-                raise Killed
+            self.copied(name, args[place] if len(args) > place else kwargs.get("filename"))
             return right(*args, **kwargs)
 
         return wrapped
 
     def saving(self, right: Callable, name: str) -> Callable:
         def wrapped(content: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
-            dies = self.dies(name, path)
-            if not dies or self.half:
-                right(content, path, *args, **kwargs)
-            if dies:
-                if self.half:
-                    os.truncate(path, os.path.getsize(path) // 2)
-                raise Killed
+            copy = self.copied(name, path)
+            right(content, path, *args, **kwargs)
+            if copy:
+                with self.uncounted():
+                    shutil.copyfile(path, copy)
+                    os.truncate(copy, os.path.getsize(copy) // 2)
 
         return wrapped
 
     def opening(self, right: Callable) -> Callable:
         def wrapped(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             writes = isinstance(mode, str) and set(mode) & set("wax+")
-            if not writes or not self.dies(f"open {mode}", path):
-                return right(path, mode, *args, **kwargs)
-            if self.half:
-                with right(path, mode, *args, **kwargs) as file:
+            if writes and (copy := self.copied(f"open {mode}", path)):
+                with right(copy, mode, *args, **kwargs) as file:
                     file.write(b"\0" if "b" in mode else '{"step": 3, "se')
-            raise Killed
+            return right(path, mode, *args, **kwargs)
 
         return wrapped
 
     def removing(self, right: Callable) -> Callable:
         def wrapped(folder: Any, *args: Any, **kwargs: Any) -> None:
-            if not Path(folder).exists() or not self.dies("rmtree", folder):
-                return right(folder, *args, **kwargs)
-            for path in sorted(Path(folder).rglob("*"))[:1] if self.half else []:
-                os.truncate(path, 0)
-            raise Killed
+            if Path(folder).exists() and (copy := self.copied("rmtree", folder)):
+                for path in sorted(copy.rglob("*"))[:1]:
+                    os.truncate(path, 0)
+            return right(folder, *args, **kwargs)
 
         return wrapped
 
     def claiming(self, right: Callable) -> Callable:
         def wrapped(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-            if flags & os.O_CREAT and self.dies("os.open", path):
-                if self.half:
-                    os.close(right(path, flags, *args, **kwargs))
-                raise Killed
+            if flags & os.O_CREAT and (copy := self.copied("os.open", path)):
+                os.close(right(copy, flags, *args, **kwargs))
             return right(path, flags, *args, **kwargs)
 
         return wrapped
@@ -134,19 +135,6 @@ def train(folder: Path, options: dict[str, Any]) -> bool:
     return True
 
 
-def die_at(folder: Path, options: dict[str, Any], n: int, half: bool = False) -> list[str]:
-    """The operations on files of a run that dies at the n-th of them (0: it lives)."""
-    mortal = Mortal(folder, n, half)
-    with pytest.MonkeyPatch.context() as patch:
-        mortal.patch(patch)
-        if n == 0:
-            train(folder, options)
-        else:
-            with pytest.raises(Killed):
-                train(folder, options)
-    return mortal.names
-
-
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict], dict[str, Any]]:
     weights: dict[str, torch.Tensor] = {}
     for name in ("model.safetensors", "teacher/model.safetensors"):
@@ -169,14 +157,20 @@ def files_of(folder: Path) -> set[str]:
 
 
 def die_everywhere(tmp_path: Path, options: dict[str, Any], half: bool, every: int, first: int = 1) -> int:
-    names = die_at(tmp_path / "unbroken", options, 0)
-    unbroken, files = outcome(tmp_path / "unbroken"), files_of(tmp_path / "unbroken")
+    folder, copies = tmp_path / "run", tmp_path / "copies"
+    copies.mkdir()
+    witness = Witness(folder, copies, lambda n: n >= first and (n - first) % every == 0, half)
+    with pytest.MonkeyPatch.context() as patch:
+        witness.patch(patch)
+        train(folder, options)
+    unbroken, files = outcome(folder), files_of(folder)
     assert not [name for name in files if Path(name).name.startswith(".")]
-    points = range(first, len(names) + 1, every)
+    points = range(first, len(witness.names) + 1, every)
     for n in points:
-        folder = tmp_path / f"run {n}"
-        died = die_at(folder, options, n, half)
-        what = f"killed at {n}: {died[n - 1]}"
+        shutil.rmtree(folder)
+        if (copies / str(n)).exists():
+            (copies / str(n)).rename(folder)
+        what = f"killed at {n}: {witness.names[n - 1]}"
         train(folder, options)
         assert_ends_as(folder, unbroken, what)
         assert files_of(folder) ^ files == set(), what
@@ -187,12 +181,12 @@ def die_everywhere(tmp_path: Path, options: dict[str, Any], half: bool, every: i
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("half", "first"), [(False, 1), (True, 4)])
 def test_some_points_of_a_run_that_keeps_checkpoints(tmp_path, half, first):
-    assert die_everywhere(tmp_path, OPTIONS, half, every=7, first=first) >= 10
+    assert die_everywhere(tmp_path, OPTIONS, half, every=3, first=first) >= 10
 
 
 @pytest.mark.timeout(900)
 def test_some_points_of_a_run_that_keeps_none(tmp_path):
-    assert die_everywhere(tmp_path, NONE_KEPT, half=False, every=6, first=2) >= 10
+    assert die_everywhere(tmp_path, NONE_KEPT, half=False, every=3, first=2) >= 10
 
 
 @pytest.mark.slow
