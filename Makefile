@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12 test     makes it with another interpreter
 #   make PYTEST_ARGS=-x test        replaces the default arguments of pytest
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 QUICKSTART_DIR ?= runs/quickstart
 MINUTES ?= 2
 # What depends on the versions of other libraries.

@@ -80,14 +80,14 @@ def test_continuing_from_a_saved_state_in_a_batch_and_in_a_dialogue(run_example,
 
 
 def test_pretraining_on_a_text_learns_it(run_example, text_file, tmp_path):
-    output = run_example("03_pretrain_on_your_text.py", text_file, tmp_path / "run", "12")
+    output = run_example("03_pretrain_on_your_text.py", text_file, tmp_path / "run", "8")
     loss = float(output.split("free-running loss: ")[1].split()[0])
     assert loss < 4.5  # 5.6 when nothing has been learned
     AutoModelForCausalLM.from_pretrained(tmp_path / "run")
 
 
 def test_fine_tuning_with_the_trainer(run_example, run_folder, text_file, tmp_path):
-    output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "60")
+    output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "40")
     assert float(output.split("training loss ")[1].split(";")[0]) < 5.2
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
 

@@ -105,13 +105,13 @@ def draw(folder: Path, studies: list[Any]) -> int:
         for picture in pictures
     }
     files |= {folder / f"{name}.png": picture for name, (_, picture) in clocked.items() if picture is not None}
-    text = page(drawn, clocked, {name: one.about for name, one in EXPERIMENTS.items()})
     others = [path for path in files if path.is_file() and not is_ours(path)]
     target = folder / PAGE
     if target.is_file() and MARK not in target.read_text(encoding="utf-8", errors="replace")[:2000]:
         others.append(target)
     if others:
         raise FileExistsError(f"{others[0]} exists and no report of smt-hf drew it; move it away.")
+    text = page(drawn, clocked, {name: one.about for name, one in EXPERIMENTS.items()})
     for path, picture in files.items():
         save_png(picture, path)
     write_atomic(target, text)

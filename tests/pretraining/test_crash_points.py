@@ -1,7 +1,7 @@
 """Killed before, or in the middle of, any one of its operations on files, a run can be gone on with.
 
 A run is carried out once. Before some of its operations on files, or in the middle of them, what is on the disk
-is copied: that is what a process that died there would have left. Each copy is then begun again, where there was
+is copied: a process that died there would have left that. Each copy is then begun again, where there was
 no run yet, or resumed, and must end as the unbroken run.
 """
 
