@@ -87,7 +87,7 @@ def test_pretraining_on_a_text_learns_it(run_example, text_file, tmp_path):
 
 
 def test_fine_tuning_with_the_trainer(run_example, run_folder, text_file, tmp_path):
-    output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "40")
+    output = run_example("04_finetune_with_trainer.py", run_folder, text_file, tmp_path / "tuned", "60")
     assert float(output.split("training loss ")[1].split(";")[0]) < 5.2
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
 
