@@ -60,7 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def ids_of(tokenizer: Any, text: str) -> Any:
-    """Ids (1, T). Raises ValueError for a text that the tokenizer does not know."""
+    """Ids (1, T). Raises ValueError for a text that the tokenizer does not know, or that is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # Python keeps bytes that it could not decode
+        raise ValueError(f"the text {text!r} has a byte that is no UTF-8; give text as UTF-8.") from error
     try:
         ids = tokenizer(text, return_tensors="pt").input_ids
     except Exception as error:  # `tokenizers` raises nothing more specific

@@ -52,7 +52,11 @@ def missing_names() -> list[str]:
     for place, names in RELIED_ON.items():
         try:
             owner = find(place)
-        except (ImportError, AttributeError):
+        except AttributeError:
+            missing.append(place)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("transformers"):
+                raise  # the library is there, and what it needs is not
             missing.append(place)
         else:
             missing += [f"{place}.{name}" for name in names if not hasattr(owner, name)]

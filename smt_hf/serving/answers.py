@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .fields import CHAT
 from .gate import Reply
 from .stream import Token
+from .text import Offsets
 
 if TYPE_CHECKING:
     from .openai_api import Choice, OpenAIApi
@@ -33,7 +34,7 @@ class Answer:
         self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": api.name}
         # With echo nothing may be asked for, and still the prompt is read.
         self.most = asked["max_tokens"]
-        self.offsets = [0] * len(choices)
+        self.offsets = [Offsets(api.tokenizer) for _ in choices]
 
     def echo(self, place: int) -> tuple[str, list[Token]]:
         """The prompt of a choice as text, and its tokens with their logprobs."""
@@ -49,9 +50,7 @@ class Answer:
             return None
         if self.chat:
             return self.api.token_texts.of_chat(tokens, most)
-        told = self.api.token_texts.of_completion(tokens, most, self.offsets[place])
-        self.offsets[place] += sum(map(len, told["tokens"]))
-        return told
+        return self.api.token_texts.of_completion(tokens, most, self.offsets[place])
 
     async def whole(self, reply: Reply) -> None:
         async def of(place: int, choice: "Choice") -> dict[str, Any]:

@@ -99,6 +99,7 @@ class Gate:
 
     key: what clients must send as `Authorization: Bearer KEY`, if it is given; /health is answered without.
     origins: pages that may use the server besides its own; "*" is all of them.
+    Raises ValueError for an empty key, which would lock nobody out.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class Gate:
         key: str | None = None,
         origins: Collection[str] = (),
     ):
+        if key == "":
+            raise ValueError("key is empty; give what clients must send, or None.")
         self.api, self.model, self.hosts = api, model, {name.lower() for name in hosts}
         self.limits, self.key, self.origins = limits or Limits(), key, set(origins)
         self.waiting = 0

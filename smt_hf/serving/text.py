@@ -55,6 +55,19 @@ def overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+class Offsets:
+    """Where in a text its tokens begin. The tokens of one character all begin where it does."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer, self.decoder, self.length = tokenizer, DecodeStream(skip_special_tokens=True), 0
+
+    def of(self, token: int) -> int:
+        """Of the next token: the characters before it."""
+        start = self.length
+        self.length += len(self.decoder.step(self.tokenizer.backend_tokenizer, token) or "")
+        return start
+
+
 class TokenTexts:
     """Logprobs of tokens as the API tells them."""
 
@@ -64,16 +77,14 @@ class TokenTexts:
     def text(self, token: int) -> str:
         return str(self.tokenizer.decode([token]))
 
-    def of_completion(self, tokens: list[Token], most: int, offset: int) -> dict[str, Any]:
-        """offset: characters of text before the first token."""
-        texts = [self.text(token.id) for token in tokens]
-        starts = [offset + sum(map(len, texts[:place])) for place in range(len(texts))]
+    def of_completion(self, tokens: list[Token], most: int, offsets: Offsets) -> dict[str, Any]:
+        """offsets: have seen the tokens before these."""
         tops = [{self.text(one): number for one, number in token.top[:most]} for token in tokens]
         return {
-            "tokens": texts,
+            "tokens": [self.text(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": [top or None for top in tops] if most else None,
-            "text_offset": starts,
+            "text_offset": [offsets.of(token.id) for token in tokens],
         }
 
     def of_chat(self, tokens: list[Token], most: int) -> dict[str, Any]:

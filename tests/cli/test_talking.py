@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_commands import one_line
 
 from smt_hf import CELLS, SMTConfig, SMTForCausalLM
 from smt_hf.cli import build_parser, main
@@ -49,6 +50,15 @@ def test_a_text_in_two_halves_is_the_text(folder, tmp_path, monkeypatch, capsys)
     assert first + capsys.readouterr().out.strip() == whole
     assert main(["generate", *greedy(folder, "--prompt", "One", "--save-state", state)]) == 2
     assert "exists; name a new file" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_told_in_one_sentence(folder, monkeypatch, capfd):
+    typed(monkeypatch, "One\udcff")  # how Python reads the byte 0xff
+    assert main(["generate", *greedy(folder)]) == 2
+    assert "'One\\udcff' has a byte that is no UTF-8" in one_line(capfd.readouterr().err)
+    typed(monkeypatch, "One\udcff\nOne\n/quit\n")
+    assert main(["chat", *greedy(folder)]) == 0  # and goes on
+    assert capfd.readouterr().out.count("is no UTF-8") == 1
 
 
 def test_a_model_that_is_not_to_keep_its_state_keeps_it_all_the_same(folder, tmp_path, monkeypatch, capsys):

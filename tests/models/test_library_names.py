@@ -196,6 +196,17 @@ def test_a_name_that_is_gone_is_told_in_one_sentence(place, monkeypatch):
     assert "gone.module" in missing_names()
 
 
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'scipy'", name="scipy"), ImportError()])
+def test_what_keeps_the_library_from_importing_is_not_called_missing_of_it(error, monkeypatch):
+    def broken(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(library_names, "import_module", broken)
+    with pytest.raises(ImportError) as raised:
+        missing_names()
+    assert raised.value is error
+
+
 def test_a_state_by_a_third_name_is_told(monkeypatch):
     monkeypatch.setattr(library_names, "STATE_NAME", "third")
     assert missing_names() == ["the state as third in generate"]

@@ -267,6 +267,8 @@ def test_only_who_has_the_key_is_answered():
     assert behind.asked == []
     assert ask(gate, {"prompt": "One"}, authorization="Bearer sesame").status == 200
     assert ask(gate, path="/health", method="GET").status == 200
+    with pytest.raises(ValueError, match="key is empty"):
+        Gate(behind, "mine", key="")
 
 
 def test_pages_that_were_named_may_use_the_server_and_are_told_so():

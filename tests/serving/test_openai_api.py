@@ -131,6 +131,16 @@ def test_logprobs_and_echo_tell_of_prompt_and_answer(gate, model):
     assert nothing["usage"]["completion_tokens"] == 0
 
 
+def test_tokens_of_one_character_begin_where_it_does(gate):
+    """Each has a byte of it, which alone is no text."""
+    asked = greedy(prompt="a\N{GRINNING FACE}b", max_tokens=2, logprobs=0, echo=True)
+    told = ask(gate, asked).json["choices"][0]["logprobs"]
+    assert told["text_offset"] == [0, 1, 1, 1, 1, 2, 3, 4]
+    *events, _ = ask(gate, {**asked, "stream": True}).events
+    pieces = [event["choices"][0].get("logprobs") for event in events]
+    assert [offset for piece in pieces if piece for offset in piece["text_offset"]] == told["text_offset"]
+
+
 def test_chat_goes_through_the_template_and_streams_in_the_order_of_the_api(gate, model):
     messages = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Hi"}]
     said = continued(model, "s:Be.\nu:Hi\na:", 12)
