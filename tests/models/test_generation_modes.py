@@ -21,6 +21,7 @@ from transformers import (
 from transformers.generation.logits_process import WatermarkLogitsProcessor
 
 from smt_hf.data.tokenizer import byte_tokenizer
+from smt_hf.models import modeling_smt, state_cache
 from smt_hf.models.library_names import STATE_NAME
 from smt_hf.models.state_cache import HISTORY_BOUND, MemoryLayer
 
@@ -175,9 +176,12 @@ def test_a_state_that_stopped_recording_forgets_its_past_instead_of_going_back_t
 
 
 def test_more_drafts_than_the_bound_are_taken_back_too(monkeypatch):
+    bound = 16
+    for module in (state_cache, modeling_smt):
+        monkeypatch.setattr(module, "HISTORY_BOUND", bound)
     model = talking_model()
-    once = random_ids(1, 200)
-    ids = torch.cat([once, once[:, :1]], dim=1)  # so that 199 wrong tokens are there to look up
+    once = random_ids(1, 40)
+    ids = torch.cat([once, once[:, :1]], dim=1)  # so that 39 wrong tokens are there to look up
     taken_back = []
     inner = MemoryLayer.crop
 
@@ -186,13 +190,11 @@ def test_more_drafts_than_the_bound_are_taken_back_too(monkeypatch):
         inner(self, tokens_to_remove)
 
     monkeypatch.setattr(MemoryLayer, "crop", crop)
-    options = dict(max_new_tokens=HISTORY_BOUND + 60)
+    options = dict(max_new_tokens=bound + 20)
     expected = greedily(model, ids, **options)
-    out = greedily(
-        model, ids, prompt_lookup_num_tokens=HISTORY_BOUND + 50, max_matching_ngram_size=1, **options
-    )
+    out = greedily(model, ids, prompt_lookup_num_tokens=bound + 15, max_matching_ngram_size=1, **options)
     assert torch.equal(out, expected)
-    assert max(taken_back) > HISTORY_BOUND
+    assert max(taken_back) > bound
 
 
 class StopsAt(StoppingCriteria):

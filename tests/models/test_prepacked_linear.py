@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_generation import greedy, prompt, talking_model
+from test_generation import NEW, greedy, prompt, talking_model
 from tiny_models import BUILT_IN_CELLS, generate, memory_of, pad, random_ids, tiny_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -46,7 +46,7 @@ def test_prepacking_changes_no_token(cell, sampling, monkeypatch, prepack_small)
     for threshold in (0, 10**9):
         monkeypatch.setattr(generation_loop, "MIN_TOKENS_TO_PREPACK", threshold)
         torch.manual_seed(2)
-        outputs.append(generate(model, prompt(2), **{"max_new_tokens": 200, "do_sample": False, **sampling}))
+        outputs.append(generate(model, prompt(2), **{"max_new_tokens": 60, "do_sample": False, **sampling}))
     assert torch.equal(*outputs)
 
 
@@ -159,7 +159,7 @@ def theirs(model: Any, **options: Any) -> Any:
     """What the loop of `transformers` generates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DecodingMixin, "_sample", GenerationMixin._sample)
-        return generate(model, prompt(2), max_new_tokens=40, do_sample=False, **options)
+        return generate(model, prompt(2), max_new_tokens=NEW, do_sample=False, **options)
 
 
 # The mlp cell normalises its memory in the precision of its inputs; torch says it is not its fastest way.
@@ -170,7 +170,7 @@ def test_autocast_around_generate_gives_what_it_gives_the_loop_of_transformers(c
     model = talking_model(cell)
     options = {**options, "return_dict_in_generate": True, "output_logits": True}
     with torch.autocast("cpu", torch.bfloat16):
-        ours = generate(model, prompt(2), max_new_tokens=40, do_sample=False, **options)
+        ours = generate(model, prompt(2), max_new_tokens=NEW, do_sample=False, **options)
         expected = theirs(model, **options)
     assert torch.equal(ours.sequences, expected.sequences)
     assert all(torch.equal(x, y) for x, y in zip(ours.logits, expected.logits, strict=True))
@@ -248,7 +248,7 @@ def test_what_watches_operations_or_modules_sees_what_it_sees_in_the_loop_of_tra
     model = talking_model()
     seen: tuple[list[int], list[int]] = ([], [])
     with WATCHED[name](model, seen[0]):
-        ours = generate(model, prompt(2), max_new_tokens=40, do_sample=False)
+        ours = generate(model, prompt(2), max_new_tokens=NEW, do_sample=False)
     with WATCHED[name](model, seen[1]):
         expected = theirs(model)
     assert torch.equal(ours, expected)

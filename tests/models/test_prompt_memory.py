@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from smt_hf.models import reading
 
-CHUNK = 16
+CHUNK = 8
 
 
 class Largest(TorchDispatchMode):

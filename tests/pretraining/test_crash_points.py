@@ -181,12 +181,12 @@ def die_everywhere(tmp_path: Path, options: dict[str, Any], half: bool, every: i
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("half", "first"), [(False, 1), (True, 4)])
 def test_some_points_of_a_run_that_keeps_checkpoints(tmp_path, half, first):
-    assert die_everywhere(tmp_path, OPTIONS, half, every=3, first=first) >= 10
+    assert die_everywhere(tmp_path, OPTIONS, half, every=5, first=first) >= 10
 
 
 @pytest.mark.timeout(900)
 def test_some_points_of_a_run_that_keeps_none(tmp_path):
-    assert die_everywhere(tmp_path, NONE_KEPT, half=False, every=3, first=2) >= 10
+    assert die_everywhere(tmp_path, NONE_KEPT, half=False, every=5, first=2) >= 10
 
 
 @pytest.mark.slow
