@@ -117,11 +117,6 @@ The figures are of one seed.
 Trained with smt-hf, whose CITATION.cff says how to cite the software.
 """
 
-HOW = {
-    "smt": "by Supervised Memory Training (SMT, then DMT): without backpropagation through time",
-    "smt+bptt": "by Supervised Memory Training (SMT, then DMT), and at the end by backpropagation through time",
-    "bptt": "by backpropagation through time",
-}
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -139,7 +134,6 @@ def write_card(folder: Path, record: RunRecord) -> None:
         "versions": ", ".join(f"{name} {number}" for name, number in record.versions.items() if number),
     }
     own_cell = class_stays_behind(cell)
-    last = "+bptt" * any(phase["name"] == "bptt" for phase in record.phases)
     body = CARD.format(
         title=in_prose(title(record)),
         tested=" and ".join(TESTED_TRANSFORMERS),
@@ -147,7 +141,7 @@ def write_card(folder: Path, record: RunRecord) -> None:
         cell=code_span(cell),
         state_bytes=record.state_bytes,
         dataset=code_span(dataset_name(record)),
-        how=HOW["bptt" if record.method == "bptt" else "smt" + last],
+        how=how(record),
         path=python_text(record.hub_name),
         prompt=python_text(prompt or "The "),
         more=python_text(" ".join(prompt.split()[:2]) or "next "),
@@ -161,6 +155,18 @@ def write_card(folder: Path, record: RunRecord) -> None:
     )
     write_atomic(folder / "README.md", metadata + body)
     record.card = fingerprint(folder / "README.md")
+
+
+def how(record: RunRecord) -> str:
+    """By what the weights were trained. Only what had no gradient through several steps is without BPTT."""
+    if record.method == "bptt":
+        return "by backpropagation through time"
+    steps = record.spec.get("dmt_gradient_steps") or 1
+    dmt = f"DMT with gradients through {steps} steps of the cell" if steps > 1 else "DMT"
+    taught = f"by Supervised Memory Training (SMT, then {dmt})"
+    if any(phase["name"] == "bptt" for phase in record.phases):
+        return f"{taught}, and at the end by backpropagation through time"
+    return taught if steps > 1 else f"{taught}: without backpropagation through time"
 
 
 def in_prose(text: object) -> str:

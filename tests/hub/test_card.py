@@ -136,6 +136,12 @@ def test_a_run_that_ends_with_bptt_does_not_claim_to_be_without_it(tmp_path):
     assert "without backpropagation through time" not in text
 
 
+def test_a_run_whose_dmt_goes_back_several_steps_does_not_claim_to_be_without_it_either(tmp_path):
+    text = card(tmp_path, spec={"dmt_gradient_steps": 8}).text
+    assert "SMT, then DMT with gradients through 8 steps of the cell)." in text
+    assert "without backpropagation through time" not in text
+
+
 def test_a_run_without_evaluation_says_so(tmp_path):
     assert "Not evaluated" in card(tmp_path, final={}).text
 
