@@ -130,7 +130,10 @@ def test_the_notebook_goes_from_the_shipped_model_to_a_trained_cell(tmp_path, mo
     pyplot.switch_backend("agg")
     monkeypatch.chdir(tmp_path)
     notebook = json.loads((EXAMPLES / "notebooks/first_steps.ipynb").read_text("utf-8"))
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    kinds = [output.get("name", output["output_type"]) for cell in code for output in cell["outputs"]]
+    assert kinds == ["stdout", "display_data", "stdout", "stdout"]  # what a reader sees who runs nothing
+    cells = ["".join(cell["source"]) for cell in code]
     assert cells.pop(0).startswith("%pip install")
     assert sum("MINUTES = 1.0" in cell for cell in cells) == 1
     names: dict[str, Any] = {"__name__": "__main__"}
