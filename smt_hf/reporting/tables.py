@@ -67,9 +67,16 @@ def runs_table(study: Study, part: list[Row]) -> Table:
         if line.chosen:
             values = [value and f"**{value}**" for value in values]
         costs = [f"{line.seconds:.0f}", short(round(line.sequential_steps))]
-        names = [line.key.variant or cell_name(line.key.cell), method_of(line.key), str(line.seeds)]
+        names = [row_name(line.key, part), method_of(line.key), str(line.seeds)]
         rows.append([*names, *values, teacher_score(runs, study.metric), *costs])
     return markdown(head, rows)
+
+
+def row_name(key: Key, part: list[Row]) -> str:
+    """The cell, and what was varied; of one cell alone, what was varied."""
+    cells = {one["cell"] for one in part}
+    named = [cell_name(key.cell)] * (len(cells) > 1 or not key.variant) + [key.variant] * bool(key.variant)
+    return ", ".join(named)
 
 
 def method_of(key: Key) -> str:

@@ -1,6 +1,6 @@
 """Text: Python's manual, byte by byte. How do the methods compare where dependencies are short?"""
 
-from ..recipe import Length, Recipe
+from ..recipe import Length, Recipe, by_name
 
 TEXT = Recipe(
     about="python-docs, bits per byte by horizon",
@@ -12,4 +12,6 @@ TEXT = Recipe(
     smt={"learning_rate": 2e-3},
     bptt={"sequence_length": 64},
     tested=(),  # judged by horizon instead
+    # Of 1, 4, 8 and 32 steps, and of weights 3 and 10, what does best (studies/LOG.md).
+    variants=by_name({"dmt_gradient_steps": 8, "dmt_imitation_weight": 3}),
 )
