@@ -1,9 +1,14 @@
-"""The card of the model in the package is the one that is written of its record today, and its code runs."""
+"""The card of the model in the package is that of its record, and its code runs; others are of stored runs."""
 
+import csv
 import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+from huggingface_hub import ModelCard
+
+from smt_hf import CELLS
 from smt_hf.example import FOLDER
 from smt_hf.hub.card import write_card
 from smt_hf.runs.record import RunRecord
@@ -19,8 +24,23 @@ def test_the_card_of_the_model_in_the_package_is_that_of_its_record(tmp_path):
     spec.loader.exec_module(ship)
     write_card(tmp_path, RunRecord.of_finished(FOLDER))
     card = ship.of_the_package((tmp_path / "README.md").read_text("utf-8"))
-    for path in (FOLDER / "README.md", *ROOT.glob("model_cards/*.md")):  # a source distribution has no second
+    # A source distribution has the first alone.
+    for path in (FOLDER / "README.md", *ROOT.glob("model_cards/example-*.md")):
         assert path.read_text("utf-8") == card
+
+
+def test_a_card_is_of_the_run_in_the_results_and_the_hub_reads_its_metadata():
+    with (ROOT / "results" / "text20" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        runs = {row["cell"]: row for row in csv.DictReader(file)}
+    cards = {path.stem.removeprefix("text20-"): path for path in ROOT.glob("model_cards/text20-*.md")}
+    if not cards:
+        pytest.skip("a source distribution has no cards")
+    assert cards.keys() == runs.keys() == CELLS.keys()
+    for cell, path in cards.items():
+        card, run = ModelCard.load(path), runs[cell]
+        (result,) = card.data.eval_results
+        assert result.metric_type == "bits_per_byte" and f"| {result.metric_value:.3f} |" in card.text
+        assert f"{int(run['steps']):,} steps" in card.text and run["command"] in card.text
 
 
 def test_the_snippets_of_the_card_in_the_package_run(tmp_path, monkeypatch, capsys):
