@@ -15,6 +15,9 @@ bench compiled-small-transformer decode --models smt-transformer --parameters 1e
 bench compiled-small-gru decode --models smt-gru --parameters 1e6 --context 16 --threads 1 --compile
 bench compiled-gru decode --models smt-gru --context 16 --threads 1 --compile
 bench compiled-paper decode --models smt-paper --context 16 --threads 1 --compile
+for threads in 2 1; do
+  bench gru-loop-$threads decode --models smt-gru torch-gru --context 16 --tokens 128 --compile --threads $threads
+done
 bench prefill prefill --models smt-gru smt-mlp gpt2 mamba torch-gru --context 4096 --repeats 2
 bench train train --repeats 3
 bench dmt dmt --repeats 3

@@ -38,3 +38,5 @@ def _seed() -> None:
     torch.manual_seed would also write down the whole stack for each kind of device that may come to be used.
     """
     torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)

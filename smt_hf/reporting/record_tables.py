@@ -53,6 +53,9 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
     compiled = [f"benchmark-compiled-{name}" for name in COMPILED]
     if all((folder / f"{file}.json").is_file() for file in compiled):
         found["compiled"] = lambda: compiled_steps([read(folder, file)["rows"] for file in compiled])
+    loops = {threads: f"benchmark-gru-loop-{threads}" for threads in (2, 1)}
+    if all((folder / f"{file}.json").is_file() for file in loops.values()):
+        found["gru-loop"] = lambda: gru_loop({n: read(folder, file)["rows"] for n, file in loops.items()})
     return found
 
 
@@ -159,6 +162,16 @@ def compiled_steps(pairs: list[Rows]) -> Table:
         cells.append([plain["model"], millions(plain), f"{both[0]:.0f}", f"{both[1]:.0f}",
                       f"{both[1] / both[0]:.2f}", f"{program['compile_seconds']:.0f}"])  # fmt: skip
     return markdown(["model", "parameters", "tokens/s, plain", "compiled", "ratio", "s"], cells)
+
+
+def gru_loop(by_threads: dict[int, Rows]) -> Table:
+    """Tokens/s of a plain loop of `torch.nn.GRU`, and of our GRU over it."""
+    cells = []
+    for threads, rows in by_threads.items():
+        speed = {row["model"]: row["tokens_per_second"] for row in rows}
+        loop, ours, program = (speed[name] for name in ("torch-gru", "smt-gru", "smt-gru, compiled"))
+        cells.append([str(threads), f"{loop:.0f}", f"{ours / loop:.2f}", f"{program / loop:.2f}"])
+    return markdown(["threads", "the loop, tokens/s", "ours over it", "compiled"], cells)
 
 
 def prefill(rows: Rows) -> Table:

@@ -59,12 +59,12 @@ class Offsets:
     """Where in a text its tokens begin. The tokens of one character all begin where it does."""
 
     def __init__(self, tokenizer: Any):
-        self.tokenizer, self.decoder, self.length = tokenizer, DecodeStream(skip_special_tokens=True), 0
+        self.text, self.length = Text(tokenizer, stops=[]), 0
 
     def of(self, token: int) -> int:
         """Of the next token: the characters before it."""
         start = self.length
-        self.length += len(self.decoder.step(self.tokenizer.backend_tokenizer, token) or "")
+        self.length += len(self.text.add(token))
         return start
 
 

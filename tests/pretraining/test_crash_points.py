@@ -92,7 +92,7 @@ class Witness:
     def removing(self, right: Callable) -> Callable:
         def wrapped(folder: Any, *args: Any, **kwargs: Any) -> None:
             if Path(folder).exists() and (copy := self.copied("rmtree", folder)):
-                for path in sorted(copy.rglob("*"))[:1]:
+                for path in sorted(path for path in copy.rglob("*") if path.is_file())[:1]:
                     os.truncate(path, 0)
             return right(folder, *args, **kwargs)
 

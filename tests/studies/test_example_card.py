@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from smt_hf import CELLS
 from smt_hf.example import FOLDER
 from smt_hf.hub.card import write_card
+from smt_hf.models.cells import BUILT_IN_CELLS
 from smt_hf.runs.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +30,12 @@ def test_the_card_of_the_model_in_the_package_is_that_of_its_record(tmp_path):
 
 
 def test_a_card_is_of_the_run_in_the_results_and_the_hub_reads_its_metadata():
+    if not (ROOT / "model_cards").is_dir():
+        pytest.skip("a source distribution has neither cards nor results")
+    cards = {path.stem.removeprefix("text20-"): path for path in ROOT.glob("model_cards/text20-*.md")}
     with (ROOT / "results" / "text20" / "runs.csv").open(encoding="utf-8", newline="") as file:
         runs = {row["cell"]: row for row in csv.DictReader(file)}
-    cards = {path.stem.removeprefix("text20-"): path for path in ROOT.glob("model_cards/text20-*.md")}
-    if not cards:
-        pytest.skip("a source distribution has no cards")
-    assert cards.keys() == runs.keys() == CELLS.keys()
+    assert cards.keys() == runs.keys() == set(BUILT_IN_CELLS)
     for cell, path in cards.items():
         card, run = ModelCard.load(path), runs[cell]
         (result,) = card.data.eval_results
