@@ -161,10 +161,13 @@ def how(record: RunRecord) -> str:
     """By what the weights were trained. Only what had no gradient through several steps is without BPTT."""
     if record.method == "bptt":
         return "by backpropagation through time"
+    names = [phase["name"] for phase in record.phases]
     steps = record.spec.get("dmt_gradient_steps") or 1
-    dmt = f"DMT with gradients through {steps} steps of the cell" if steps > 1 else "DMT"
-    taught = f"by Supervised Memory Training (SMT, then {dmt})"
-    if any(phase["name"] == "bptt" for phase in record.phases):
+    phases = "SMT, then DMT" if steps == 1 else f"SMT, then DMT with gradients through {steps} steps of the cell"
+    if names and "dmt" not in names:
+        phases, steps = "SMT alone", 1
+    taught = f"by Supervised Memory Training ({phases})"
+    if "bptt" in names:
         return f"{taught}, and at the end by backpropagation through time"
     return taught if steps > 1 else f"{taught}: without backpropagation through time"
 

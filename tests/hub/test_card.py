@@ -142,6 +142,11 @@ def test_a_run_whose_dmt_goes_back_several_steps_does_not_claim_to_be_without_it
     assert "without backpropagation through time" not in text
 
 
+def test_a_run_without_dmt_does_not_claim_it(tmp_path):
+    text = card(tmp_path, phases=[{"name": "smt"}], spec={"dmt_gradient_steps": 8}).text
+    assert "(SMT alone): without backpropagation through time." in text
+
+
 def test_a_run_without_evaluation_says_so(tmp_path):
     assert "Not evaluated" in card(tmp_path, final={}).text
 
