@@ -163,9 +163,11 @@ def how(record: RunRecord) -> str:
         return "by backpropagation through time"
     names = [phase["name"] for phase in record.phases]
     steps = record.spec.get("dmt_gradient_steps") or 1
-    phases = "SMT, then DMT" if steps == 1 else f"SMT, then DMT with gradients through {steps} steps of the cell"
+    phases = "SMT, then DMT"
     if names and "dmt" not in names:
         phases, steps = "SMT alone", 1
+    elif steps > 1:
+        phases += f" with gradients through {steps} steps of the cell"
     taught = f"by Supervised Memory Training ({phases})"
     if "bptt" in names:
         return f"{taught}, and at the end by backpropagation through time"
