@@ -4,6 +4,7 @@ What it needs on another machine goes along: config, tokenizer, record and card.
 package has it.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -34,6 +35,12 @@ from smt_hf import load_example
 model, tokenizer = load_example()
 ```
 """
+LM_EVAL = """
+lm-eval {lm_eval} gives {bits_per_byte:.3f} bits per byte on {files} whole files. It reads each from an empty
+memory to its end; the longest has {longest_file:,} bytes. These are the files that the split holds out of
+version {package} of the package. The split goes by the hash of a text, so a file that was
+edited since may have been trained on.
+"""
 KEPT = (
     "config.json",
     "generation_config.json",
@@ -48,7 +55,11 @@ def of_the_package(card: str) -> str:
     """The card of the run as that of the package: loaded from there, with the licence of its data."""
     before, use = card.split("With smt-hf installed:\n")
     _, after = use.split("\nGenerate, ", 1)
-    return f"{before}{USE}\nGenerate, {after}".replace("\n## Citation\n", f"{DATA}\n## Citation\n")
+    judged = LM_EVAL.format(**json.loads(Path(__file__).with_name("lm_eval.json").read_text("utf-8")))
+    card = f"{before}{USE}\nGenerate, {after}"
+    for heading, text in (("How big its state is", judged), ("Citation", DATA)):
+        card = card.replace(f"\n## {heading}\n", f"{text}\n## {heading}\n")
+    return card
 
 
 def main(run: str) -> None:
