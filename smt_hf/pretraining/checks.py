@@ -107,6 +107,11 @@ def check_consistency(
         ours, theirs = getattr(config, name), getattr(teacher.config, name)
         if ours != theirs:
             raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
+    if args.trunk_fraction and teacher.config.encoder_type == "bidirectional":
+        raise ValueError(
+            f"trunk_fraction is {args.trunk_fraction:g}, and a bidirectional encoder has no trunk; make it 0, "
+            f"or the encoder causal or projected."
+        )
     context = min(full_length, teacher.config.context_length)
     if args.dmt_fraction and context < 2:
         raise ValueError(

@@ -9,7 +9,7 @@ from smt_hf.data import DataSplits, TokenWindows, data_kind
 from smt_hf.data.tasks import make_task
 from smt_hf.models.cell_base import StackedCell
 from smt_hf.models.cells import CELLS
-from smt_hf.runs.arguments import ROLLOUT_PARTS, WEIGHTS
+from smt_hf.runs.arguments import BESIDE_SMT, ROLLOUT_PARTS, WEIGHTS, shares
 from smt_hf.runs.spec import RunSpec
 
 from .phases import phases_of
@@ -84,6 +84,10 @@ def rolls_out(spec: RunSpec) -> bool:
     return spec.method == "smt" and spec.dmt_fraction > 0
 
 
+def learns_trunk(spec: RunSpec) -> bool:
+    return spec.method == "smt" and spec.trunk_fraction > 0
+
+
 def trains_teacher(spec: RunSpec) -> bool:
     return any(phase.name == "smt" for phase in phases_of(spec))
 
@@ -148,10 +152,9 @@ def refuse_what_cannot_teach(spec: RunSpec) -> None:
             f"prompt_fraction is {spec.prompt_fraction:g}, and {spec.dataset!r} has no prompts, as tasks have; "
             f"make it 0."
         )
-    if rolls_out(spec) and not trains_teacher(spec):
+    if (rolls_out(spec) or learns_trunk(spec)) and not trains_teacher(spec):
         raise ValueError(
-            f"dmt_fraction {spec.dmt_fraction:g} and bptt_fraction {spec.bptt_fraction:g} leave SMT no time to "
-            f"teach the teacher; make their sum less than 1."
+            f"beside {shares(spec)} SMT has no time to teach the teacher; make their sum less than 1."
         )
 
 
@@ -177,7 +180,7 @@ def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
     bptt, kind = spec.method == "bptt", data_kind(spec.dataset, spec.image_column)
     start = spec.curriculum_start_length
     rules: list[tuple[bool, str, tuple[str, ...]]] = [
-        (bptt, "method is bptt", (*OF_SMT, *OF_DMT, "dmt_fraction", "bptt_fraction", "bptt_learning_rate")),
+        (bptt, "method is bptt", (*OF_SMT, *OF_DMT, *BESIDE_SMT, "bptt_learning_rate")),
         (bptt and spec.sequence_length is not None, "method is bptt", ("context_length", "future_length")),
         (bptt and kind == "image", "method is bptt", ("context_length",)),
         (bptt and kind != "text", "method is bptt", ("future_length",)),

@@ -125,6 +125,16 @@ def uniformity_loss(memory: torch.Tensor) -> torch.Tensor:
     return torch.logsumexp(exponents.flatten(), dim=0) - torch.log(others.sum())
 
 
+def trunk_loss(teacher: SMTTeacher, batch: Batch) -> tuple[torch.Tensor, Parts]:
+    """Cross-entropy of y_t at every token of the causal trunk that the context holds: an ordinary Transformer.
+
+    Labels of a trunk that knows the text are worth something from the first step of SMT.
+    """
+    x = batch["input_ids"][:, : teacher.config.context_length]
+    loss = cross_entropy(teacher.read_out(teacher.read(x)[-1]), batch["shift_labels"][:, : x.shape[1]])
+    return loss, {"trunk_loss": loss.detach()}
+
+
 def smt_loss(
     model: SMTForCausalLM,
     teacher: SMTTeacher,
@@ -152,7 +162,7 @@ def smt_loss(
     L_read: cross-entropy of y_s from m_s alone, at all n labels. The RNN will have to do this.
     L_cell: cross-entropy of y_{s+1} from f_θ(m_s, x_{s+1}), the n − 1 memories that the cell makes. It
     reaches the encoder too, because the cell may be unable to answer from a label that the teacher can read.
-    L_trunk: cross-entropy of y_s at every token of the causal trunk.
+    L_trunk: cross-entropy of y_s at every token that the causal trunk reads.
     teacher_weight: share of L_read and L_cell that goes to the soft targets of the batch, if it has some.
     detach_labels: L_dyn trains the cell alone. Otherwise it trains the encoder too, which learns labels that
     a cell can follow. The parts are returned without their weights.

@@ -86,13 +86,24 @@ def draws_of_bptt(moment: Moment, args: Args) -> Draws:
 
 
 PHASES: dict[str, PhaseRow] = {
+    "trunk": PhaseRow(
+        loss=lambda model, teacher, batch, args, **draws: objectives.trunk_loss(teacher, batch),
+        trains=(
+            *("teacher.embed_tokens.", "teacher.convolution.", "teacher.encoder."),
+            *("teacher.readout.norm.", "teacher.lm_head."),
+        ),
+        draws=lambda moment, args: ({}, 1),
+        share=lambda args: args.trunk_fraction,
+        learning_rate=lambda args: args.learning_rate,
+        may_grow=False,
+    ),
     "smt": PhaseRow(
         loss=lambda model, teacher, batch, args, **draws: objectives.smt_loss(
             model, teacher, batch, **{**args.smt_options, **draws}
         ),
         trains=("teacher.", "model.model.embed_tokens.", "model.model.cell."),
         draws=draws_of_smt,
-        share=lambda args: 1 - (args.dmt_fraction + args.bptt_fraction),
+        share=lambda args: 1 - args.share_beside_smt,
         learning_rate=lambda args: args.learning_rate,
         # The model's readout and m_∅ are the teacher's.
         at_end=hand_over,

@@ -24,7 +24,7 @@ from smt_hf.models.layers import (
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.models.readout import Readout
 
-ENCODER_TYPES = ("causal", "bidirectional")
+ENCODER_TYPES = ("causal", "projected", "bidirectional")
 # Width of the trunk's convolution, in tokens. Attention must find neighbours before it can learn from them; a
 # convolution sees them from the first step (studies/LOG.md).
 CONVOLUTION_WIDTH = 4
@@ -37,8 +37,9 @@ class SMTTeacherConfig(OwnFields):
     Args:
         num_hidden_layers: Depth of the encoder E_φ.
         encoder_type: `"causal"`: one causal pass over the context, which register groups at any chosen
-            timesteps read through a mask. `"bidirectional"`: the paper's encoder, one pass per label over
-            the last `context_length` tokens.
+            timesteps read through a mask. `"projected"`: the same pass, a linear map of whose hidden states
+            is the label of their timestep. `"bidirectional"`: the paper's encoder, one pass per label over the
+            last `context_length` tokens.
         context_length: Most tokens a label can sum up (T_c).
         future_length: Targets that a label must predict (F).
 
@@ -89,7 +90,8 @@ class SMTTeacher(PreTrainedModel):
     output at their places; for the empty context (timestep −1) it is m_∅.
     Source: Kumar & Isola 2026. Deviations of the causal encoder: many labels share one trunk; a short
     convolution runs over its embeddings; registers start from the last token; the trunk predicts the next
-    token too (see `smt_loss`).
+    token too (see `smt_loss`). The projected encoder has the trunk alone: a label costs one linear map, and
+    cannot look anything up.
     """
 
     config_class = SMTTeacherConfig
@@ -102,14 +104,12 @@ class SMTTeacher(PreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.rotary = RotaryTable(config, config.context_length + config.num_memory_tokens)
-        if config.encoder_type == "causal":
-            self.convolution = nn.Conv1d(
-                config.hidden_size,
-                config.hidden_size,
-                CONVOLUTION_WIDTH,
-                groups=config.hidden_size,
-                bias=False,
-            )
+        width = config.hidden_size
+        if config.encoder_type != "bidirectional":
+            self.convolution = nn.Conv1d(width, width, CONVOLUTION_WIDTH, groups=width, bias=False)
+        if config.encoder_type == "projected":
+            states = config.num_hidden_layers + 1  # the embeddings are the first
+            self.projection = nn.Linear(states * width, config.num_memory_tokens * width, bias=False)
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.readout = Readout(config, max_future=config.future_length)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -134,7 +134,10 @@ class SMTTeacher(PreTrainedModel):
     def encode_with_trunk(
         self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `encode`, and the trunk's hidden states (B, max(timesteps)+1, D), None where there are none."""
+        """As `encode`, and the trunk's hidden states (B, T', D), None where there are none.
+
+        T' is max(timesteps)+1; of the projected encoder, as much of the sequence as it can read.
+        """
         if not timesteps or min(timesteps) < -1 or max(timesteps) >= input_ids.shape[1]:
             raise ValueError(f"timesteps {list(timesteps)} must lie in -1 … {input_ids.shape[1] - 1}.")
         if self.config.encoder_type == "bidirectional":
@@ -145,7 +148,42 @@ class SMTTeacher(PreTrainedModel):
             raise ValueError(
                 f"timestep {max(timesteps)} is past the teacher's context_length {self.config.context_length}."
             )
+        if self.config.encoder_type == "projected":
+            return self._encode_projected(input_ids, timesteps, trunk)
         return self._encode_causal(input_ids, timesteps, trunk)
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings, and the convolution over them: (B, T) → (B, T, D)."""
+        tokens = self.embed_tokens(input_ids)
+        if not tokens.shape[1]:
+            return tokens
+        padded = F.pad(tokens.transpose(1, 2), (CONVOLUTION_WIDTH - 1, 0))
+        return tokens + self.convolution(padded).transpose(1, 2)
+
+    def read(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
+        """The trunk's hidden states, of the embeddings and after each layer: (B, T) → L + 1 times (B, T, D)."""
+        states, rotary = [self.embed(input_ids)], self.rotary(slice(0, input_ids.shape[1]))
+        for block in self.encoder:
+            states.append(block(states[-1], rotary, attend_causal))
+        return states
+
+    def _encode_projected(
+        self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """m_t = norm(registers + P [h_t^0 ; … ; h_t^L]), where h_t^l is what layer l makes of x_t, of RMS 1.
+
+        Registers are K learned vectors here, as they are in m_∅, which has nothing else.
+        """
+        eps, ends = self.config.rms_norm_eps, torch.tensor(timesteps, device=input_ids.device)
+        # All that there is, for a trunk that learns from it.
+        length = self.config.context_length if trunk else max(timesteps) + 1
+        states = self.read(input_ids[:, :length]) if max(timesteps) >= 0 else []
+        memory = self.registers.expand(len(input_ids), len(timesteps), -1, -1)
+        if states:
+            last = [normalize_memory(state[:, ends.clamp(min=0)], eps) for state in states]
+            projected = self.projection(torch.cat(last, dim=-1).to(self.projection.weight.dtype))
+            memory = memory + projected.view_as(memory) * (ends >= 0)[:, None, None]
+        return normalize_memory(memory, eps), states[-1] if trunk and states else None
 
     def _encode_window(self, context: torch.Tensor) -> torch.Tensor:
         """The paper's encoder: tokens and registers all see one another. (B, n) → (B, K, D)."""
@@ -170,10 +208,7 @@ class SMTTeacher(PreTrainedModel):
         batch, num_labels, num_registers = input_ids.shape[0], len(timesteps), len(self.registers)
         length = max(timesteps) + 1  # later tokens are seen by no register
         device = input_ids.device
-        tokens = self.embed_tokens(input_ids[:, :length])
-        if length:
-            padded = F.pad(tokens.transpose(1, 2), (CONVOLUTION_WIDTH - 1, 0))
-            tokens = tokens + self.convolution(padded).transpose(1, 2)
+        tokens = self.embed(input_ids[:, :length])
         ends = torch.tensor(timesteps, device=device)
         registers = self.registers.expand(batch, num_labels, -1, -1)
         if length:

@@ -61,6 +61,8 @@ def kinds_of(cls: type, name: str) -> tuple[type, ...]:
 
 # Steps of a DMT rollout, which has at least so many.
 ROLLOUT_PARTS = ("dmt_label_every", "dmt_gradient_steps")
+# Shares of the budget, of which SMT gets the rest.
+BESIDE_SMT = ("trunk_fraction", "dmt_fraction", "bptt_fraction")
 # Weights of the terms of the SMT loss.
 WEIGHTS = (
     *("prediction_weight", "dynamics_weight", "uniformity_weight"),
@@ -68,6 +70,12 @@ WEIGHTS = (
 )
 BUDGET, OPTIMIZATION, METHOD = "budget", "optimization", "method"
 LOGGING, MACHINE, HUB = "evaluation, logging and checkpoints", "machine", "Hub"
+
+
+def shares(args: "SMTPretrainingArguments") -> str:
+    """The shares of the budget that are not SMT's, in words."""
+    *most, last = [f"{name} {share:g}" for name in BESIDE_SMT if (share := getattr(args, name))]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 @dataclass
@@ -87,6 +95,10 @@ class SMTPretrainingArguments:
     max_minutes: float | None = option(
         None, "budget in minutes of training, evaluations and saving not counted", BUDGET, above=0
     )
+    trunk_fraction: float = option(
+        0.0, "share of the budget in which, before SMT, the teacher's trunk alone learns to predict", BUDGET,
+        at_least=0, at_most=1,
+    )  # fmt: skip
     dmt_fraction: float = option(0.3, "share of the budget that DMT gets", BUDGET, at_least=0, at_most=1)
     bptt_fraction: float = option(
         0.0, "share of the budget that BPTT gets after SMT and DMT", BUDGET, at_least=0, at_most=1
@@ -183,11 +195,8 @@ class SMTPretrainingArguments:
             raise ValueError(
                 f"max_steps is {self.max_steps} and max_minutes is {self.max_minutes}; give exactly one."
             )
-        if self.dmt_fraction + self.bptt_fraction > 1 + 1e-9:
-            raise ValueError(
-                f"dmt_fraction {self.dmt_fraction} and bptt_fraction {self.bptt_fraction} are more than the "
-                f"whole budget; together they must be at most 1."
-            )
+        if self.share_beside_smt > 1 + 1e-9:
+            raise ValueError(f"{shares(self)} are more than the whole budget; together they must be at most 1.")
         for name in ROLLOUT_PARTS:
             if (steps := getattr(self, name)) > self.rollout_length:
                 raise ValueError(f"{name} is {steps}; it must be at most rollout_length {self.rollout_length}.")
@@ -202,6 +211,10 @@ class SMTPretrainingArguments:
     @property
     def trackers(self) -> list[str]:
         return [] if self.report_to in ("", "none") else self.report_to.split(",")
+
+    @property
+    def share_beside_smt(self) -> float:
+        return sum(getattr(self, name) for name in BESIDE_SMT)
 
     @property
     def smt_options(self) -> dict[str, float | bool]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .arguments import ROLLOUT_PARTS
+from .arguments import BESIDE_SMT, ROLLOUT_PARTS
 
 Values = Mapping[str, Any]
 # Whether a value came from a preset, or is a default.
@@ -29,14 +29,11 @@ def fitted(values: Values, given: frozenset[str]) -> dict[str, Any]:
 
 def phases(values: Values, free: Free) -> dict[str, Any]:
     """A phase that was given its share leaves the others theirs of what remains, so that SMT keeps some."""
-    dmt, bptt = values["dmt_fraction"], values["bptt_fraction"]
-    if dmt + bptt < 1:
+    shares = {name: values[name] for name in BESIDE_SMT}
+    given = sum(share for name, share in shares.items() if not free(name))
+    if sum(shares.values()) < 1 or not 0 <= given <= 1:
         return {}
-    if free("dmt_fraction") and 0 <= bptt <= 1:
-        return {"dmt_fraction": round(dmt * (1 - bptt), 6)}
-    if free("bptt_fraction") and 0 <= dmt <= 1:
-        return {"bptt_fraction": round(bptt * (1 - dmt), 6)}
-    return {}
+    return {name: round(share * (1 - given), 6) for name, share in shares.items() if free(name)}
 
 
 def rollouts(values: Values, free: Free) -> dict[str, Any]:

@@ -92,7 +92,11 @@ class RunSpec(SMTPretrainingArguments):
     )
     num_encoder_layers: int | None = option(None, "depth of the teacher's encoder", MODEL, above=0)
     encoder_type: str = option(
-        "causal", "causal or bidirectional (the paper's)", MODEL, one_of=("causal", "bidirectional")
+        "causal",
+        "what makes labels: causal (registers that read a trunk), projected (a linear map of that trunk) or "
+        "bidirectional (the paper's)",
+        MODEL,
+        one_of=("causal", "projected", "bidirectional"),
     )
 
     # No fields of the description: which of the others were given, rather than taken from the preset, and what

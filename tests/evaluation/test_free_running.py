@@ -17,7 +17,7 @@ from smt_hf.evaluation.free_running import (
     evaluate_rows,
     horizon_edges,
 )
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig, hand_over
+from smt_hf.pretraining.teacher import ENCODER_TYPES, SMTTeacher, SMTTeacherConfig, hand_over
 
 SHARED = dict(
     vocab_size=11, hidden_size=16, num_memory_tokens=2, num_readout_layers=1, num_attention_heads=2
@@ -143,7 +143,7 @@ def tiny_teacher(encoder_type: str, future_length: int = 4) -> SMTTeacher:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_drift_equals_a_loop_over_rows_and_timesteps(encoder_type, monkeypatch):
     """And it projects no more inputs at a time than a chunk of them."""
     monkeypatch.setattr(free_running, "CHUNK", 3)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_free_running import SHARED, tiny_model
 
 from smt_hf.evaluation.gradient_reach import bptt_gradient_reach, smt_gradient_reach
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.teacher import ENCODER_TYPES, SMTTeacher, SMTTeacherConfig
 
 X = torch.randint(0, 11, (3, 6), generator=torch.Generator().manual_seed(3))
 Y = torch.tensor([1, 4, 9])
@@ -42,7 +42,7 @@ def test_bptt_reach_equals_finite_differences(cell):
     assert bptt_gradient_reach(model, X, Y) == pytest.approx(expected, rel=5e-3)
 
 
-@pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_smt_reach_equals_finite_differences(encoder_type, monkeypatch):
     teacher = tiny_teacher(encoder_type=encoder_type).double()
     plain = teacher.embed_tokens.forward

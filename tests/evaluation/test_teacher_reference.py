@@ -6,10 +6,11 @@ from test_free_running import assert_summary, rows, tiny_model, tiny_teacher
 
 from smt_hf.evaluation import teacher_reference
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
+from smt_hf.pretraining.teacher import ENCODER_TYPES
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_it_is_what_each_label_alone_says_of_its_target_within_the_context(encoder_type, monkeypatch):
     monkeypatch.setattr(teacher_reference, "LABELS", 5)  # no divisor of the targets
     teacher, (x, y) = tiny_teacher(encoder_type), rows(3, 40)

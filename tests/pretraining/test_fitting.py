@@ -62,6 +62,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, Any]]]] = {
     "parts of a batch": ({"gradient_accumulation_steps": 3}, {"batch_size": (15, 16)}),
     "more parts than rows": ({"gradient_accumulation_steps": 40}, {"batch_size": (40, 16)}),
     "a phase": ({"bptt_fraction": 0.6}, {"dmt_fraction": (0.2, 0.5)}),
+    "the phase before SMT": ({"trunk_fraction": 0.6}, {"dmt_fraction": (0.2, 0.5)}),
     "all of the budget": ({"bptt_fraction": 1.0}, {"dmt_fraction": (0.0, 0.5)}),
     "layers": ({"num_hidden_layers": 3}, {"num_memory_tokens": (3, 2)}),
     "layers of two states": ({"cell": "lstm", "num_hidden_layers": 3}, {"num_memory_tokens": (6, 2)}),
@@ -217,8 +218,16 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "is no text; leave tokenizer out",
     ),
     "a text and a prompt": ({"prompt_fraction": 0.5}, "has no prompts, as tasks have; make it 0"),
-    "a student of nobody": ({"dmt_fraction": 1.0}, "leave SMT no time"),
-    "a student of nobody, then of the text": ({"dmt_fraction": 0.5, "bptt_fraction": 0.5}, "leave SMT no time"),
+    "a student of nobody": ({"dmt_fraction": 1.0}, "SMT has no time"),
+    "a trunk that nobody asks": (
+        {"trunk_fraction": 0.5, "dmt_fraction": 0.0, "bptt_fraction": 0.5},
+        "SMT has no time",
+    ),
+    "a trunk that there is not": (
+        {"trunk_fraction": 0.2, "encoder_type": "bidirectional"},
+        "trunk_fraction is 0.2, and a bidirectional encoder has no trunk",
+    ),
+    "a student of nobody, then of the text": ({"dmt_fraction": 0.5, "bptt_fraction": 0.5}, "SMT has no time"),
     "a context and a row": (
         {"sequence_length": 32, "context_length": 48},
         "context_length 48 does not fit into rows of 32 tokens; use at most 32",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_training import TOKENS, WIDTH, random_ids, tiny_student, tiny_teacher
 
-from smt_hf.pretraining.teacher import hand_over
+from smt_hf.pretraining.teacher import ENCODER_TYPES, hand_over
 
 
 def readings(teacher, model) -> tuple[torch.Tensor, torch.Tensor]:
@@ -14,7 +14,7 @@ def readings(teacher, model) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_the_model_reads_labels_as_the_teacher_after_it_and_not_before(encoder_type):
     teacher, model = tiny_teacher(encoder_type), tiny_student()
     theirs, ours = readings(teacher, model)
@@ -25,7 +25,7 @@ def test_the_model_reads_labels_as_the_teacher_after_it_and_not_before(encoder_t
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ["causal", "bidirectional"])
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_the_model_starts_from_the_label_of_the_empty_context(encoder_type):
     teacher, model = tiny_teacher(encoder_type), tiny_student()
     empty = teacher.encode(random_ids(3, 6), [-1])[:, 0]

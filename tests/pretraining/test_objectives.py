@@ -3,6 +3,7 @@
 """The losses against slow loops, and where their gradients stop."""
 
 import copy
+import itertools
 import math
 import random
 from pathlib import Path
@@ -28,11 +29,11 @@ from smt_hf.pretraining.objectives import (
     dynamics_loss,
     imitation_loss,
     smt_loss,
+    trunk_loss,
     uniformity_loss,
 )
 from smt_hf.pretraining.phases import PHASES, Moment, Objective, draws
-
-ENCODERS = ("causal", "bidirectional")
+from smt_hf.pretraining.teacher import ENCODER_TYPES
 
 
 def surprise(logits: torch.Tensor, target: int) -> torch.Tensor:
@@ -115,11 +116,27 @@ def test_uniformity_loss_of_a_large_batch_looks_at_512_evenly_spaced_tokens_at_m
 # ---------------------------------------------------------------- SMT
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("length", [7, CONTEXT, 16])  # shorter than the context, as long, longer
+def test_trunk_loss_is_that_of_a_causal_transformer_over_the_context(length):
+    teacher, batch = tiny_teacher("projected"), random_batch(3, length)
+    x, y = batch["input_ids"], batch["shift_labels"]
+    loss, parts = trunk_loss(teacher, batch)
+    expected = []
+    for row, t in itertools.product(range(3), range(min(length, CONTEXT))):
+        if y[row, t] != -100:
+            _, trunk = teacher.encode_with_trunk(x[row : row + 1, : t + 1], [t])
+            assert trunk is not None
+            expected.append(surprise(teacher.lm_head(teacher.readout.norm(trunk[0, t])), y[row, t]))
+    torch.testing.assert_close(loss, mean(expected), rtol=1e-4, atol=1e-5)
+    assert parts == {"trunk_loss": loss}
+
+
 def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[str, torch.Tensor]:
     """Every term row by row and label by label; `window`: the timesteps that get a label, but for `timestep`
     itself, from which the future is predicted, where it lies elsewhere."""
     x, y = batch["input_ids"], batch["shift_labels"]
-    causal = teacher.config.encoder_type == "causal"
+    with_trunk = teacher.config.encoder_type != "bidirectional"
     terms: dict[str, list[torch.Tensor]] = {n: [] for n in ("prediction", "read", "dynamics", "cell", "trunk")}
     last_labels: list[torch.Tensor] = []
     for row in range(len(x)):
@@ -139,8 +156,9 @@ def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[st
             terms["dynamics"].append((pred - labels[t + 1]).pow(2).mean())
             if y[row, t + 1] != -100:
                 terms["cell"].append(surprise(teacher.decode(pred[None])[0, 0], y[row, t + 1]))
-        if causal:
+        if with_trunk:
             last = max(window[-1], timestep)
+            last = last if teacher.config.encoder_type == "causal" else min(CONTEXT, x.shape[1]) - 1
             _, trunk = teacher.encode_with_trunk(x[row : row + 1], [last])
             for t in range(last + 1):
                 if y[row, t] != -100:
@@ -157,7 +175,7 @@ def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[st
         "readout_loss": means["read"],
         "cell_readout_loss": means["cell"],
     }
-    return {"loss": total, **parts, **({"trunk_loss": means["trunk"]} if causal else {})}
+    return {"loss": total, **parts, **({"trunk_loss": means["trunk"]} if with_trunk else {})}
 
 
 END = CONTEXT - 1
@@ -176,7 +194,7 @@ WINDOWS = [
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize(("timestep", "num_labels", "length", "window"), WINDOWS)
 def test_smt_loss_equals_loops_over_rows_labels_and_future(encoder_type, timestep, num_labels, length, window):
     model, teacher = tiny_student(), tiny_teacher(encoder_type)
@@ -191,7 +209,7 @@ def test_smt_loss_equals_loops_over_rows_labels_and_future(encoder_type, timeste
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize("predict_from", [-1, 3, 5, 6, END])  # 5 and 6 are among the labels
 def test_smt_can_predict_from_another_label_and_read_out_what_the_cell_makes_of_labels(
     encoder_type, predict_from
@@ -237,13 +255,13 @@ def test_smt_weights_are_the_papers():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_each_weight_of_smt_counts_its_own_part_and_the_parts_stay_unweighted(encoder_type):
     model, teacher, batch = tiny_student(), tiny_teacher(encoder_type), random_batch(4, 16)
     _, plain = smt_loss(model, teacher, batch, 4, 3, cell_readout_weight=1.0)
     weights = {f"{name.removesuffix('_loss')}_weight": 2.0 + i for i, name in enumerate(plain)}
     loss, parts = smt_loss(model, teacher, batch, 4, 3, **weights)
-    assert len(parts) == 5 + (encoder_type == "causal")
+    assert len(parts) == 5 + (encoder_type != "bidirectional")
     assert all(torch.equal(parts[name], plain[name]) for name in plain)
     expected = sum((2.0 + i) * value.item() for i, value in enumerate(parts.values()))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -294,7 +312,7 @@ def names(model, teacher, *prefixes: str) -> set[str]:
     return {name for name in both if name.startswith(prefixes)}
 
 
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize("cell", ["gru", "transformer"])
 def test_smt_reaches_the_teacher_and_the_cell_and_nothing_of_the_readout(cell, encoder_type):
     model, teacher = tiny_student(cell), tiny_teacher(encoder_type)
@@ -571,7 +589,7 @@ def test_a_step_waits_for_as_many_cell_applications_as_its_recorded_depth(
     assert len(calls) == depth == applications
 
 
-@pytest.mark.parametrize("phase", ["smt", "dmt", "bptt"])
+@pytest.mark.parametrize("phase", list(PHASES))
 def test_the_loss_of_each_phase_reaches_exactly_what_the_phase_trains(phase, tmp_path):
     args = tiny_arguments(tmp_path)
     objective = Objective(tiny_student(), None if phase == "bptt" else tiny_teacher(), args)

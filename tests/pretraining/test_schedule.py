@@ -83,6 +83,16 @@ def test_bptt_gets_its_share_after_smt_and_dmt():
     assert phases_of(args)[-1].learning_rate == 5e-4
 
 
+def test_the_trunk_learns_first_and_the_curriculum_waits_for_smt():
+    args = tiny_arguments(HERE, trunk_fraction=0.25, dmt_fraction=0.5, curriculum_start_length=4)
+    assert [(phase.name, phase.start, phase.end, phase.grows) for phase in phases_of(args)] == [
+        ("trunk", 0.0, 0.25, False),
+        ("smt", 0.25, 0.5, True),
+        ("dmt", 0.5, 1.0, False),
+    ]
+    assert phases_of(args)[0].learning_rate == args.learning_rate
+
+
 @pytest.mark.parametrize("dmt", [i / 20 for i in range(21)])
 def test_fractions_of_the_whole_budget_leave_no_crumb_of_a_phase(dmt):
     names = [p.name for p in phases_of(tiny_arguments(HERE, dmt_fraction=dmt, bptt_fraction=1 - dmt))]
@@ -118,7 +128,7 @@ def test_the_first_phase_that_may_grow_does_and_no_later_one(monkeypatch):
     assert [phase.grows for phase in phases_of(args)] == [False, True, False, False]
 
 
-@pytest.mark.parametrize("name", ["smt", "dmt", "bptt"])
+@pytest.mark.parametrize("name", list(PHASES))
 def test_draws_are_a_function_of_seed_and_step(name):
     phase = Phase(name, 0.0, 1.0, 1e-3)
 
@@ -127,7 +137,7 @@ def test_draws_are_a_function_of_seed_and_step(name):
         return [draws(phase, step, 64, 48, args) for step in range(40)]
 
     assert series(3) == series(3)
-    if name != "bptt":
+    if name in ("smt", "dmt"):
         assert series(3) != series(4)
         assert len({str(draw) for draw in series(3)}) > 10
 

@@ -8,9 +8,8 @@ import torch
 from tiny_training import CONTEXT, FUTURE, HEADS, TOKENS, VOCAB, WIDTH, random_ids, tiny_teacher
 
 from smt_hf.models.layers import Block
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.teacher import ENCODER_TYPES, SMTTeacher, SMTTeacherConfig
 
-ENCODERS = ("causal", "bidirectional")
 EPS = 1e-6
 
 
@@ -92,6 +91,30 @@ def test_causal_encoder_equals_attention_over_the_whole_sequence_with_a_dense_ma
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("timesteps", [[5], [-1], [7, -1, 3, 3], list(range(-1, CONTEXT))])
+def test_projected_encoder_maps_the_trunk_of_the_causal_one_layer_by_layer(timesteps):
+    teacher = tiny_teacher("projected").double()
+    causal = tiny_teacher("causal").double()
+    causal.load_state_dict({n: v for n, v in teacher.state_dict().items() if n != "projection.weight"})
+    ids = random_ids(2, CONTEXT + 3)
+    labels, trunk = teacher.encode_with_trunk(ids, timesteps)
+    assert (trunk is None) == (max(timesteps) < 0)
+    for row in range(2):
+        states = []  # of the embeddings, then after 1 and 2 layers
+        for depth in range(3):
+            causal.encoder = teacher.encoder[:depth]
+            states.append(dense_causal_encoder(causal, ids[row], [CONTEXT - 1])[1])
+        for label, t in zip(labels[row], timesteps, strict=True):
+            memory = teacher.registers.clone()
+            if t >= 0:
+                read = torch.cat([rms_norm(state[t]) for state in states])
+                memory = memory + (teacher.projection.weight @ read).view(TOKENS, WIDTH)
+            torch.testing.assert_close(label, rms_norm(memory).float(), rtol=1e-4, atol=1e-5)
+        if trunk is not None:  # all that it can read, whatever is asked for
+            torch.testing.assert_close(trunk[row], states[-1], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("timestep", [-1, 0, 4, CONTEXT - 1, CONTEXT + 2])
 def test_bidirectional_encoder_equals_dense_attention_over_the_last_context(timestep):
     teacher = tiny_teacher("bidirectional").double()
@@ -108,7 +131,7 @@ def test_bidirectional_encoder_equals_dense_attention_over_the_last_context(time
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_label_3_has_seen_x_0_to_x_3_and_never_x_4(encoder_type):
     teacher = tiny_teacher(encoder_type)
     ids = random_ids(1, 8)
@@ -136,7 +159,7 @@ def test_the_trunk_is_causal():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize("timesteps", [[0, 1, 2, 3], [9, -1, 4, 4, 0]])
 def test_many_labels_in_one_pass_equal_one_label_at_a_time(encoder_type, timesteps):
     teacher = tiny_teacher(encoder_type)
@@ -149,17 +172,17 @@ def test_many_labels_in_one_pass_equal_one_label_at_a_time(encoder_type, timeste
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_asking_for_the_trunk_does_not_change_the_labels(encoder_type):
     teacher = tiny_teacher(encoder_type)
     ids = random_ids(2, 9)
     labels, trunk = teacher.encode_with_trunk(ids, [2, 8])
     torch.testing.assert_close(labels, teacher.encode(ids, [2, 8]))
-    assert (trunk is not None) == (encoder_type == "causal")
+    assert (trunk is not None) == (encoder_type != "bidirectional")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_the_empty_label_is_the_same_for_every_row_and_any_length(encoder_type):
     teacher = tiny_teacher(encoder_type)
     labels = teacher.encode(random_ids(4, 6), [-1, 2])[:, 0]
@@ -168,7 +191,7 @@ def test_the_empty_label_is_the_same_for_every_row_and_any_length(encoder_type):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_label_tokens_have_rms_one_in_float32(encoder_type, dtype):
     labels = tiny_teacher(encoder_type).to(dtype).encode(random_ids(2, 6), [-1, 0, 5])
@@ -213,7 +236,7 @@ def test_the_trunk_is_read_out_by_the_norm_and_head_of_the_decoder():
     torch.testing.assert_close(teacher.read_out(hidden), expected)
 
 
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 @pytest.mark.parametrize("timesteps", [[-2], [6], [0, 6], [-2, 3], []])
 def test_a_timestep_outside_the_sequence_is_refused(encoder_type, timesteps):
     with pytest.raises(ValueError) as error:
@@ -232,7 +255,7 @@ def test_a_timestep_past_the_context_is_refused_by_the_causal_encoder_only():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"encoder_type": "recurrent"}, ["recurrent", "causal, bidirectional"]),
+        ({"encoder_type": "recurrent"}, ["recurrent", "causal, projected, bidirectional"]),
         ({"context_length": 0}, ["context_length is 0"]),
         ({"future_length": -1}, ["future_length is -1"]),
         ({"num_attention_heads": 3}, ["hidden_size 128", "3 attention heads"]),
@@ -273,7 +296,7 @@ def test_the_base_of_the_rotary_embeddings_is_heeded_in_both_ways_to_give_it():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("encoder_type", ENCODERS)
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_a_saved_teacher_gives_the_same_labels_and_logits(tmp_path, encoder_type):
     teacher = tiny_teacher(encoder_type)
     teacher.save_pretrained(tmp_path)

@@ -98,18 +98,19 @@ def test_the_model_is_left_able_to_go_on(learned):
     assert without == []
 
 
-@pytest.mark.parametrize("phase", ["smt", "dmt", "bptt", "bptt after smt"])
+@pytest.mark.parametrize("phase", ["trunk", "smt", "dmt", "bptt", "bptt after smt"])
 def test_each_phase_moves_every_parameter_it_trains_and_no_other(tmp_path, monkeypatch, phase):
     # It hands over by copying; here only training counts.
     without = dataclasses.replace(PHASES["smt"], at_end=None, before_evaluation=None)
     monkeypatch.setitem(PHASES, "smt", without)
     method = "bptt" if phase == "bptt" else "smt"
-    fraction = 1.0 if phase == "dmt" else 0.0
+    trunk, dmt = float(phase == "trunk"), float(phase == "dmt")
     # Without weight decay, which would move what has no gradient.
     after = 1.0 if phase == "bptt after smt" else 0.0
     trainer = tiny_trainer(
-        tmp_path, method=method, dmt_fraction=fraction, bptt_fraction=after, max_steps=4, weight_decay=0.0
-    )
+        tmp_path, method=method, trunk_fraction=trunk, dmt_fraction=dmt, bptt_fraction=after, max_steps=4,
+        weight_decay=0.0,
+    )  # fmt: skip
     watched = {"model": trainer.model, "teacher": trainer.teacher or tiny_teacher()}
     before = {
         f"{prefix}.{name}": value.clone()
