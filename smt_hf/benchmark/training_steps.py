@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.assembly import model_config, teacher_config
+from smt_hf.pretraining.assembly import model_config, teacher_of
 from smt_hf.pretraining.objectives import cross_entropy
 from smt_hf.pretraining.phases import PHASES, Objective
-from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.runs.environment import default_device
 from smt_hf.runs.spec import RunSpec
 
@@ -44,7 +43,7 @@ def build(cell: str, preset: str, encoder_type: str | None, context: int) -> Obj
     torch.manual_seed(0)
     model = SMTForCausalLM(model_config(spec, VOCAB))
     lengths = {"context_length": context, "future_length": spec.future_length}
-    teacher = SMTTeacher(teacher_config(spec, VOCAB, **lengths))
+    teacher = teacher_of(spec, None, VOCAB, **lengths)
     return Objective(model, teacher, spec).to(default_device())
 
 

@@ -67,10 +67,15 @@ def probe(folder: Path) -> dict[str, Any]:
         "format": FORMAT,
         "teacher": reference(teacher, data, record.spec["eval_horizon"]) if teacher else None,
         "prompt": prompted(model, teacher, data) if teacher else None,
-        "gradient_reach": reach(model, teacher, data) if teacher or record.method == "bptt" else [],
+        "gradient_reach": reach(model, teacher, data) if learns(teacher) or record.method == "bptt" else [],
         "memory_map": mapped(model, data),
         "images": images(model, data) if isinstance(data, PixelSequences) else None,
     }
+
+
+def learns(teacher: Any) -> bool:
+    """Whether a gradient goes back from its labels to the tokens; none goes through a given model."""
+    return teacher is not None and teacher.config.encoder_type != "given"
 
 
 def reference(teacher: Any, data: Any, horizon: int) -> dict[str, Any]:

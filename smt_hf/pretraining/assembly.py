@@ -30,6 +30,8 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     use_cell(spec.cell)
     if spec.teacher_top is not None and spec.teacher is None:
         raise ValueError(f"teacher_top is {spec.teacher_top}, and there is no teacher; give --teacher too.")
+    if spec.method == "smt" and spec.encoder_type == "given" and spec.teacher is None:
+        raise ValueError("encoder_type is 'given', and there is no teacher; name one with --teacher.")
     for name, value in (("teacher", spec.teacher), ("tokenizer", spec.tokenizer)):
         if value is not None and data_kind(spec.dataset, spec.image_column) != "text":
             raise ValueError(f"{name} is {value!r}, and {spec.dataset!r} is no text; leave {name} out.")
@@ -49,20 +51,18 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
     spec = fitting.with_horizon_of_text(spec, data)
     fitting.tell(spec, data, length)
 
-    torch.manual_seed(spec.seed)
     tokenizer = data.tokenizer
     vocab_size = max(len(tokenizer), data.train.vocab_size)  # a tokenizer may have holes
+    soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
+    torch.manual_seed(spec.seed)
     special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     model = SMTForCausalLM(model_config(spec, vocab_size, **special))
-    teacher = None
-    if spec.method == "smt":
-        teacher = SMTTeacher(teacher_config(spec, vocab_size, **lengths))
     known = {
         "command": spec.command() if command is None else command,
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
     }
-    soft_targets = None if spec.teacher is None else SoftTargets.load(spec.teacher, vocab_size)
+    teacher = teacher_of(spec, soft_targets, vocab_size, **lengths) if spec.method == "smt" else None
     train = data.train
     if spec.teacher_top is not None and soft_targets is not None and spec.teacher_weight:
         assert isinstance(train, TokenWindows)  # as text is
@@ -84,12 +84,15 @@ def model_config(spec: RunSpec, vocab_size: int, **special_tokens: Any) -> SMTCo
     )
 
 
-def teacher_config(spec: RunSpec, vocab_size: int, **lengths: Any) -> SMTTeacherConfig:
+def teacher_of(spec: RunSpec, given: SoftTargets | None, vocab_size: int, **lengths: Any) -> SMTTeacher:
     """lengths: context_length and future_length, see `fitting.with_lengths`."""
     sizes: dict[str, Any] = {name: getattr(spec, name) for name in SIZES if getattr(spec, name) is not None}
     if spec.num_encoder_layers is not None:
         sizes["num_hidden_layers"] = spec.num_encoder_layers
-    return SMTTeacherConfig(vocab_size=vocab_size, encoder_type=spec.encoder_type, **sizes, **lengths)
+    config = {"vocab_size": vocab_size, "encoder_type": spec.encoder_type, **sizes, **lengths}
+    if spec.encoder_type == "given" and given is not None:
+        return SMTTeacher.from_causal_lm(given, **config)
+    return SMTTeacher(SMTTeacherConfig(**config))
 
 
 def load_names(spec: RunSpec) -> dict[str, Any]:

@@ -92,8 +92,9 @@ def check_consistency(
             train_dataset.at_length(min(args.curriculum_start_length, full_length))
         except ValueError as error:
             raise ValueError(f"curriculum_start_length is {args.curriculum_start_length}: {error}") from None
-    if soft_targets is not None:
-        soft_targets.check(train_dataset[0]["input_ids"])
+    given = teacher.given if args.method == "smt" and teacher is not None else None
+    if (reads := soft_targets or given) is not None:
+        reads.check(train_dataset[0]["input_ids"])
     if args.method == "bptt":
         return
     if teacher is None:
@@ -107,10 +108,10 @@ def check_consistency(
         ours, theirs = getattr(config, name), getattr(teacher.config, name)
         if ours != theirs:
             raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
-    if args.trunk_fraction and teacher.config.encoder_type == "bidirectional":
+    if args.trunk_fraction and teacher.config.encoder_type not in ("causal", "projected"):
         raise ValueError(
-            f"trunk_fraction is {args.trunk_fraction:g}, and a bidirectional encoder has no trunk; make it 0, "
-            f"or the encoder causal or projected."
+            f"trunk_fraction is {args.trunk_fraction:g}, and a {teacher.config.encoder_type} encoder has no "
+            f"trunk that learns; make it 0, or the encoder causal or projected."
         )
     context = min(full_length, teacher.config.context_length)
     if args.dmt_fraction and context < 2:

@@ -188,6 +188,7 @@ def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
         (spec.dmt_fraction == 0, "dmt_fraction is 0", OF_DMT),
         (spec.bptt_fraction == 0, "bptt_fraction is 0", ("bptt_learning_rate",)),
         (spec.encoder_type == "bidirectional", "encoder_type is bidirectional", ("trunk_weight",)),
+        (spec.encoder_type == "given", "encoder_type is given", ("trunk_weight", "num_encoder_layers")),
         (spec.teacher is None, "there is no teacher", ("teacher_weight",)),
         (spec.teacher_weight == 0, "teacher_weight is 0", ("teacher_top",)),
         (not start, "there is no curriculum_start_length", ("curriculum_fraction",)),

@@ -5,6 +5,8 @@ to predict. Index everything by the last token read: m_3 has seen x_0 … x_3, a
 Cross-entropies are in nats per target. Source: Kumar & Isola 2026, unless said otherwise.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ from smt_hf.runs.arguments import SMTPretrainingArguments as Defaults
 from .rollout import sequential_rollout, sweep_rollout, unroll
 from .teacher import SMTTeacher
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 Parts = dict[str, torch.Tensor]
 
 # The error of a memory at which DMT's loss begins to level off; 2 is that of unrelated memories.
@@ -181,7 +183,7 @@ def smt_loss(
     window = range(first, min(first + num_labels, context))
     timestep = timestep if predict_from is None else predict_from
     others = [] if window.start <= timestep < window.stop else [timestep]
-    labels, trunk = teacher.encode_with_trunk(x, [*window, *others])
+    labels, trunk = teacher.encode_with_trunk(x, [*window, *others], batch.get("hidden_states"))
     predictor = labels[:, len(window) if others else timestep - first]
     labels = labels[:, : len(window)]
 
@@ -264,7 +266,7 @@ def dmt_loss(
     ends = [step + 1 for step in taught]
     timesteps = sorted({*begins, *ends})
     with torch.no_grad():
-        labels = teacher.encode(x, [start + i for i in timesteps])
+        labels = teacher.encode(x, [start + i for i in timesteps], batch.get("hidden_states"))
     memory_start, memory_target = (labels[:, [timesteps.index(i) for i in at]] for at in (begins, ends))
 
     cell = model.model.cell

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from smt_hf.models.modeling_smt import SMTForCausalLM
@@ -171,10 +170,14 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.teacher, self.args, self.soft_targets = model, teacher, args, soft_targets
 
-    def forward(self, phase: str, batch: dict[str, torch.Tensor], **draws):
+    def forward(self, phase: str, batch: dict[str, Any], **draws):
         if IDS in batch:
             said = spread(batch[IDS], batch[LOGPROBS], self.model.config.vocab_size)
             batch = {**batch, "soft_targets": said}
         elif self.soft_targets is not None and self.args.teacher_weight:
-            batch = {**batch, "soft_targets": self.soft_targets(batch["input_ids"])}
+            if PHASES[phase].needs_teacher and self.teacher is not None and self.teacher.given is not None:
+                said, states = self.soft_targets.with_states(batch["input_ids"])
+                batch = {**batch, "soft_targets": said, "hidden_states": states}
+            else:
+                batch = {**batch, "soft_targets": self.soft_targets(batch["input_ids"])}
         return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)

@@ -1,6 +1,7 @@
 """Soft targets: what a given causal language model of `transformers` says of the next token.
 
-The model is read and never trained. Its distribution takes a share of the readout's loss (`teacher_weight`).
+The model is read and never trained. Its distribution takes a share of the readout's loss (`teacher_weight`),
+and its hidden states may become labels (`encoder_type` given).
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from smt_hf.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 
+States = tuple[torch.Tensor, ...]
 KINDS = "give a causal language model, such as a GPT-2, Llama or Mamba"
 
 
@@ -84,13 +86,27 @@ class SoftTargets:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    @torch.compiler.disable
-    @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
         """input_ids (B, T) → log-probabilities (B, T, V) float32."""
+        return self._spoken(self._read(input_ids).logits)
+
+    def with_states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, States]:
+        """As a call, and the hidden states of the same pass."""
+        read = self._read(input_ids, output_hidden_states=True)
+        return self._spoken(read.logits), read.hidden_states
+
+    def states(self, input_ids: torch.Tensor) -> States:
+        """input_ids (B, T) → hidden states, of the embeddings and after each layer, (B, T, W) each."""
+        return self._read(input_ids, output_hidden_states=True).hidden_states
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def _read(self, input_ids: torch.Tensor, **options: Any) -> Any:
         if self.model.device != input_ids.device:
             self.model.to(input_ids.device)
-        logits = self.model(input_ids=input_ids, use_cache=False).logits
+        return self.model(input_ids=input_ids, use_cache=False, **options)
+
+    def _spoken(self, logits: torch.Tensor) -> torch.Tensor:
         return F.log_softmax(logits[..., : self.vocab_size].float(), dim=-1)
 
 

@@ -4,6 +4,7 @@ B rows, T tokens, n labels per row, K memory tokens of width D, F future targets
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,9 @@ from smt_hf.models.layers import (
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.models.readout import Readout
 
-ENCODER_TYPES = ("causal", "projected", "bidirectional")
+from .soft_targets import SoftTargets, States
+
+ENCODER_TYPES = ("causal", "projected", "bidirectional", "given")
 # Width of the trunk's convolution, in tokens. Attention must find neighbours before it can learn from them; a
 # convolution sees them from the first step (studies/LOG.md).
 CONVOLUTION_WIDTH = 4
@@ -39,7 +42,10 @@ class SMTTeacherConfig(OwnFields):
         encoder_type: `"causal"`: one causal pass over the context, which register groups at any chosen
             timesteps read through a mask. `"projected"`: the same pass, a linear map of whose hidden states
             is the label of their timestep. `"bidirectional"`: the paper's encoder, one pass per label over the
-            last `context_length` tokens.
+            last `context_length` tokens. `"given"`: as projected, of the hidden states of a frozen causal
+            language model of `transformers`, see `SMTTeacher.from_causal_lm`.
+        base_model_name_or_path: The given model. It is not saved with the teacher.
+        trunk_size: Numbers of all its hidden states of one token.
         context_length: Most tokens a label can sum up (T_c).
         future_length: Targets that a label must predict (F).
 
@@ -62,6 +68,8 @@ class SMTTeacherConfig(OwnFields):
     encoder_type: str = "causal"
     context_length: int = 128
     future_length: int = 32
+    base_model_name_or_path: str | None = None
+    trunk_size: int | None = None
 
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
@@ -80,6 +88,10 @@ class SMTTeacherConfig(OwnFields):
         if self.encoder_type not in ENCODER_TYPES:
             raise ValueError(
                 f"encoder_type is {self.encoder_type!r}; it must be one of {', '.join(ENCODER_TYPES)}."
+            )
+        if self.encoder_type == "given" and not self.trunk_size:
+            raise ValueError(
+                "encoder_type is 'given' and there is no trunk_size; use SMTTeacher.from_causal_lm."
             )
 
 
@@ -104,13 +116,16 @@ class SMTTeacher(PreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.rotary = RotaryTable(config, config.context_length + config.num_memory_tokens)
-        width = config.hidden_size
-        if config.encoder_type != "bidirectional":
+        width, depth = config.hidden_size, config.num_hidden_layers
+        if config.encoder_type in ("causal", "projected"):
             self.convolution = nn.Conv1d(width, width, CONVOLUTION_WIDTH, groups=width, bias=False)
-        if config.encoder_type == "projected":
-            states = config.num_hidden_layers + 1  # the embeddings are the first
-            self.projection = nn.Linear(states * width, config.num_memory_tokens * width, bias=False)
-        self.encoder = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        if config.encoder_type in ("projected", "given"):
+            size = config.trunk_size or (depth + 1) * width  # the embeddings are the first state
+            self.projection = nn.Linear(size, config.num_memory_tokens * width, bias=False)
+        self.given: SoftTargets | None = None  # no module of this one: neither trained nor saved
+        self.encoder = nn.ModuleList(
+            Block(config) for _ in range(0 if config.encoder_type == "given" else depth)
+        )
         self.readout = Readout(config, max_future=config.future_length)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
@@ -123,18 +138,40 @@ class SMTTeacher(PreTrainedModel):
         elif isinstance(module, nn.Conv1d):
             init.normal_(module.weight, std=CONVOLUTION_WIDTH**-0.5)
 
-    def encode(self, input_ids: torch.Tensor, timesteps: Sequence[int]) -> torch.Tensor:
+    @classmethod
+    def from_causal_lm(cls, model: SoftTargets | str, **config: Any) -> "SMTTeacher":
+        """A teacher whose labels are a linear map of a given model's hidden states, which stay as they are.
+
+        model: a causal language model, or its name or folder. config: fields of `SMTTeacherConfig`, of which
+        `vocab_size` must be given with a name. Raises as `SoftTargets.load` does.
+        """
+        if isinstance(model, str):
+            model = SoftTargets.load(model, config["vocab_size"])
+        size = sum(state.shape[-1] for state in model.states(torch.zeros(1, 1, dtype=torch.long)))
+        known = {"base_model_name_or_path": model.model.name_or_path, "vocab_size": model.vocab_size}
+        teacher = cls(SMTTeacherConfig(**{**known, **config, "encoder_type": "given", "trunk_size": size}))
+        teacher.given = model
+        return teacher
+
+    def encode(
+        self, input_ids: torch.Tensor, timesteps: Sequence[int], states: States | None = None
+    ) -> torch.Tensor:
         """Memory labels m_t for t in `timesteps`, each in −1 … T−1: (B, T) → (B, n, K, D) float32.
 
-        m_t depends on x_0 … x_t only. Raises ValueError for a timestep outside the sequence, or (causal
-        encoder) past `context_length`.
+        m_t depends on x_0 … x_t only. states: what the given model made of the sequence, if it has read it.
+        Raises ValueError for a timestep outside the sequence, or (but for the bidirectional encoder) past
+        `context_length`.
         """
-        return self.encode_with_trunk(input_ids, timesteps, trunk=False)[0]
+        return self.encode_with_trunk(input_ids, timesteps, states, trunk=False)[0]
 
     def encode_with_trunk(
-        self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool = True
+        self,
+        input_ids: torch.Tensor,
+        timesteps: Sequence[int],
+        states: States | None = None,
+        trunk: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `encode`, and the trunk's hidden states (B, T', D), None where there are none.
+        """As `encode`, and the trunk's hidden states (B, T', D), None where there is none that learns.
 
         T' is max(timesteps)+1; of the projected encoder, as much of the sequence as it can read.
         """
@@ -148,8 +185,13 @@ class SMTTeacher(PreTrainedModel):
             raise ValueError(
                 f"timestep {max(timesteps)} is past the teacher's context_length {self.config.context_length}."
             )
-        if self.config.encoder_type == "projected":
-            return self._encode_projected(input_ids, timesteps, trunk)
+        if self.config.encoder_type != "causal":
+            trunk = trunk and self.config.encoder_type == "projected"
+            if not states and max(timesteps) >= 0:
+                # All that there is, for a trunk that learns from it.
+                states = self.read(input_ids[:, : self.config.context_length if trunk else max(timesteps) + 1])
+            labels = self._project(states or (), timesteps, len(input_ids))
+            return labels, states[-1] if trunk and states else None
         return self._encode_causal(input_ids, timesteps, trunk)
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -160,30 +202,32 @@ class SMTTeacher(PreTrainedModel):
         padded = F.pad(tokens.transpose(1, 2), (CONVOLUTION_WIDTH - 1, 0))
         return tokens + self.convolution(padded).transpose(1, 2)
 
-    def read(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
-        """The trunk's hidden states, of the embeddings and after each layer: (B, T) → L + 1 times (B, T, D)."""
+    def read(self, input_ids: torch.Tensor) -> States:
+        """The trunk's hidden states, of the embeddings and after each layer: (B, T) → L + 1 times (B, T, W).
+
+        W is the width D, or that of a given model, which is loaded where this teacher was.
+        """
+        if self.config.encoder_type == "given":
+            if self.given is None:
+                self.given = SoftTargets.load(str(self.config.base_model_name_or_path), self.config.vocab_size)
+            return self.given.states(input_ids)
         states, rotary = [self.embed(input_ids)], self.rotary(slice(0, input_ids.shape[1]))
         for block in self.encoder:
             states.append(block(states[-1], rotary, attend_causal))
-        return states
+        return tuple(states)
 
-    def _encode_projected(
-        self, input_ids: torch.Tensor, timesteps: Sequence[int], trunk: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _project(self, states: States, timesteps: Sequence[int], batch: int) -> torch.Tensor:
         """m_t = norm(registers + P [h_t^0 ; … ; h_t^L]), where h_t^l is what layer l makes of x_t, of RMS 1.
 
         Registers are K learned vectors here, as they are in m_∅, which has nothing else.
         """
-        eps, ends = self.config.rms_norm_eps, torch.tensor(timesteps, device=input_ids.device)
-        # All that there is, for a trunk that learns from it.
-        length = self.config.context_length if trunk else max(timesteps) + 1
-        states = self.read(input_ids[:, :length]) if max(timesteps) >= 0 else []
-        memory = self.registers.expand(len(input_ids), len(timesteps), -1, -1)
+        eps, ends = self.config.rms_norm_eps, torch.tensor(timesteps, device=self.device)
+        memory = self.registers.expand(batch, len(timesteps), -1, -1)
         if states:
             last = [normalize_memory(state[:, ends.clamp(min=0)], eps) for state in states]
             projected = self.projection(torch.cat(last, dim=-1).to(self.projection.weight.dtype))
             memory = memory + projected.view_as(memory) * (ends >= 0)[:, None, None]
-        return normalize_memory(memory, eps), states[-1] if trunk and states else None
+        return normalize_memory(memory, eps)
 
     def _encode_window(self, context: torch.Tensor) -> torch.Tensor:
         """The paper's encoder: tokens and registers all see one another. (B, n) → (B, K, D)."""

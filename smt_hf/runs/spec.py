@@ -93,10 +93,10 @@ class RunSpec(SMTPretrainingArguments):
     num_encoder_layers: int | None = option(None, "depth of the teacher's encoder", MODEL, above=0)
     encoder_type: str = option(
         "causal",
-        "what makes labels: causal (registers that read a trunk), projected (a linear map of that trunk) or "
-        "bidirectional (the paper's)",
+        "what makes labels: causal (registers that read a trunk), projected (a linear map of that trunk), "
+        "given (a linear map of --teacher) or bidirectional (the paper's)",
         MODEL,
-        one_of=("causal", "projected", "bidirectional"),
+        one_of=("causal", "projected", "bidirectional", "given"),
     )
 
     # No fields of the description: which of the others were given, rather than taken from the preset, and what

@@ -225,7 +225,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a trunk that there is not": (
         {"trunk_fraction": 0.2, "encoder_type": "bidirectional"},
-        "trunk_fraction is 0.2, and a bidirectional encoder has no trunk",
+        "trunk_fraction is 0.2, and a bidirectional encoder has no trunk that learns",
     ),
     "a student of nobody, then of the text": ({"dmt_fraction": 0.5, "bptt_fraction": 0.5}, "SMT has no time"),
     "a context and a row": (

@@ -136,7 +136,7 @@ def slow_smt(model, teacher, batch, timestep: int, window: list[int]) -> dict[st
     """Every term row by row and label by label; `window`: the timesteps that get a label, but for `timestep`
     itself, from which the future is predicted, where it lies elsewhere."""
     x, y = batch["input_ids"], batch["shift_labels"]
-    with_trunk = teacher.config.encoder_type != "bidirectional"
+    with_trunk = teacher.config.encoder_type in ("causal", "projected")
     terms: dict[str, list[torch.Tensor]] = {n: [] for n in ("prediction", "read", "dynamics", "cell", "trunk")}
     last_labels: list[torch.Tensor] = []
     for row in range(len(x)):
@@ -261,7 +261,7 @@ def test_each_weight_of_smt_counts_its_own_part_and_the_parts_stay_unweighted(en
     _, plain = smt_loss(model, teacher, batch, 4, 3, cell_readout_weight=1.0)
     weights = {f"{name.removesuffix('_loss')}_weight": 2.0 + i for i, name in enumerate(plain)}
     loss, parts = smt_loss(model, teacher, batch, 4, 3, **weights)
-    assert len(parts) == 5 + (encoder_type != "bidirectional")
+    assert len(parts) == 5 + (encoder_type in ("causal", "projected"))
     assert all(torch.equal(parts[name], plain[name]) for name in plain)
     expected = sum((2.0 + i) * value.item() for i, value in enumerate(parts.values()))
     assert loss.item() == pytest.approx(expected, rel=1e-5)

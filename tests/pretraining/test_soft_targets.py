@@ -27,6 +27,7 @@ from smt_hf import RunSpec, build
 from smt_hf.data import byte_tokenizer
 from smt_hf.pretraining.objectives import answer_loss, bptt_loss, dmt_loss, smt_loss
 from smt_hf.pretraining.soft_targets import SoftTargets
+from smt_hf.pretraining.teacher import SMTTeacher
 
 BYTES = 258
 SMALL: dict[str, Any] = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 257}
@@ -162,6 +163,29 @@ def test_what_it_says_is_its_distribution_over_the_students_ids():
         torch.testing.assert_close(said[:, t], alone, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("weight", [0.5, 0.0])
+def test_labels_come_from_the_hidden_states_of_any_family_read_once_a_step(tmp_path, text, family, weight):
+    teacher = save_teacher(tmp_path / "teacher", causal_lm(family))
+    changes = {"encoder_type": "given", "teacher_weight": weight, "max_steps": 4, "bptt_fraction": 0.25}
+    trainer = build(spec(tmp_path, text, teacher, dmt_fraction=0.25, **changes))
+    given = trainer.soft_targets.model
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    projection = trainer.teacher.projection.weight.clone()
+    rows: list[int] = []
+    given.register_forward_hook(lambda _module, _args, options, _out: rows.append(len(options["input_ids"])),
+                                with_kwargs=True)  # fmt: skip
+    trainer.train()
+    # Two steps of SMT, one of DMT and one of BPTT, which asks for the distribution alone.
+    assert rows.count(trainer.args.batch_size) == (4 if weight else 3)
+    assert [name for name in before if not torch.equal(before[name], given.state_dict()[name])] == []
+    assert not torch.equal(projection, trainer.teacher.projection.weight)
+    saved = SMTTeacher.from_pretrained(tmp_path / "run" / "teacher")
+    assert saved.config.base_model_name_or_path == teacher and saved.given is None
+    ids = torch.randint(0, BYTES, (1, 6))
+    assert torch.equal(saved.encode(ids, [-1, 3, 5]), trainer.teacher.eval().encode(ids, [-1, 3, 5]))
+
+
 def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):
     teacher = save_teacher(tmp_path / "teacher", causal_lm("llama"))
     plain = build(spec(tmp_path, text, teacher, output_dir=tmp_path / "a", max_steps=4, teacher_weight=0.0))
@@ -180,13 +204,17 @@ def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):
         (lambda: causal_lm("llama"), {"sequence_length": 100}, "reads 64 tokens, and sequence_length is 100"),
         (lambda: causal_lm("gpt2"), {"tokenizer": "example"}, "has another one; leave tokenizer out"),
         (lambda: causal_lm("gpt2"), {"dataset": "retrieval"}, "is no text; leave teacher out"),
+        (masked_lm, {"encoder_type": "given", "teacher_weight": 0.0}, "sees the tokens that it is to predict"),
+        (lambda: causal_lm("gpt2"), {"encoder_type": "given", "trunk_fraction": 0.2}, "no trunk that learns"),
+        (lambda: causal_lm("gpt2"), {"encoder_type": "given", "teacher": None}, "there is no teacher; name"),
     ],
-    ids=["encoder-decoder", "encoder only", "masked", "too long", "another tokenizer", "no text"],
+    ids=["encoder-decoder", "encoder only", "masked", "too long", "another tokenizer", "no text",
+         "masked, for labels", "a trunk to learn", "none"],
 )  # fmt: skip
 def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path, text, make, changes, said):
     teacher = save_teacher(tmp_path / "teacher", make())
     with pytest.raises(ValueError, match=said):
-        build(spec(tmp_path, text, teacher, **changes))
+        build(spec(tmp_path, text, **{"teacher": teacher, **changes}))
     assert not (tmp_path / "run").exists()
 
 

@@ -115,6 +115,26 @@ def test_projected_encoder_maps_the_trunk_of_the_causal_one_layer_by_layer(times
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("timesteps", [[5], [-1], [7, -1, 3, 3], list(range(-1, CONTEXT))])
+def test_a_given_model_s_labels_are_a_map_of_its_hidden_states_layer_by_layer(timesteps):
+    teacher = tiny_teacher("given")
+    assert teacher.given is not None and not any("given" in name for name in teacher.state_dict())
+    ids = random_ids(2, CONTEXT + 3)
+    states = teacher.given.model(ids, output_hidden_states=True).hidden_states
+    assert len(states) == 2 and states[0].shape == (2, CONTEXT + 3, 24)
+    labels, trunk = teacher.encode_with_trunk(ids, timesteps)
+    assert trunk is None
+    assert torch.equal(teacher.encode(ids, timesteps, states), labels)  # read before, whole
+    for row in range(2):
+        for label, t in zip(labels[row], timesteps, strict=True):
+            memory = teacher.registers.clone()
+            if t >= 0:
+                read = torch.cat([rms_norm(state[row, t]) for state in states])
+                memory = memory + (teacher.projection.weight @ read).view(TOKENS, WIDTH)
+            torch.testing.assert_close(label, rms_norm(memory), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("timestep", [-1, 0, 4, CONTEXT - 1, CONTEXT + 2])
 def test_bidirectional_encoder_equals_dense_attention_over_the_last_context(timestep):
     teacher = tiny_teacher("bidirectional").double()
@@ -178,7 +198,7 @@ def test_asking_for_the_trunk_does_not_change_the_labels(encoder_type):
     ids = random_ids(2, 9)
     labels, trunk = teacher.encode_with_trunk(ids, [2, 8])
     torch.testing.assert_close(labels, teacher.encode(ids, [2, 8]))
-    assert (trunk is not None) == (encoder_type != "bidirectional")
+    assert (trunk is not None) == (encoder_type in ("causal", "projected"))
 
 
 @torch.no_grad()
@@ -299,6 +319,10 @@ def test_the_base_of_the_rotary_embeddings_is_heeded_in_both_ways_to_give_it():
 @pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_a_saved_teacher_gives_the_same_labels_and_logits(tmp_path, encoder_type):
     teacher = tiny_teacher(encoder_type)
+    if teacher.given is not None:  # saved by itself, and found again by its name
+        teacher.given.model.save_pretrained(tmp_path / "given")
+        teacher.config.base_model_name_or_path = str(tmp_path / "given")
+        tmp_path = tmp_path / "teacher"
     teacher.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     loaded = SMTTeacher.from_pretrained(tmp_path)

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf.pretraining.soft_targets import SoftTargets
 from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
 from smt_hf.pretraining.trainer import SMTPretrainer
 from smt_hf.runs.arguments import SMTPretrainingArguments
@@ -35,11 +37,23 @@ def shake(module: torch.nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn_like(parameter))
 
 
+def tiny_llama() -> LlamaForCausalLM:
+    """A model that a teacher may be given, wider and less deep than one of its own."""
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, initializer_range=0.3, pad_token_id=None,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
 def tiny_teacher(encoder_type: str = "causal", seed: int = 0, **changes: Any) -> SMTTeacher:
     torch.manual_seed(seed)
     sizes = {"num_hidden_layers": 2, "context_length": CONTEXT, "future_length": FUTURE}
-    config = SMTTeacherConfig(**{**SHARED, **sizes, "encoder_type": encoder_type, **changes})
-    teacher = SMTTeacher(config).eval()
+    config: dict[str, Any] = {**SHARED, **sizes, "encoder_type": encoder_type, **changes}
+    if encoder_type == "given":
+        teacher = SMTTeacher.from_causal_lm(SoftTargets(tiny_llama(), VOCAB), **config).eval()
+    else:
+        teacher = SMTTeacher(SMTTeacherConfig(**config)).eval()
     shake(teacher)
     return teacher
 
