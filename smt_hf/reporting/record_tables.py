@@ -165,13 +165,18 @@ def compiled_steps(pairs: list[Rows]) -> Table:
 
 
 def gru_loop(by_threads: dict[int, Rows]) -> Table:
-    """Tokens/s of a plain loop of `torch.nn.GRU`, and of our GRU over it."""
+    """Tokens/s of a loop of `torch.nn.GRU`, our GRU over it, and its bytes of weights over the bandwidth."""
     cells = []
     for threads, rows in by_threads.items():
-        speed = {row["model"]: row["tokens_per_second"] for row in rows}
-        loop, ours, program = (speed[name] for name in ("torch-gru", "smt-gru", "smt-gru, compiled"))
-        cells.append([str(threads), f"{loop:.0f}", f"{ours / loop:.2f}", f"{program / loop:.2f}"])
-    return markdown(["threads", "the loop, tokens/s", "ours over it", "compiled"], cells)
+        found = {row["model"]: row for row in rows}
+        loop, *ours = (found[name] for name in ("torch-gru", "smt-gru", "smt-gru, compiled"))
+        speed = loop["tokens_per_second"]
+        over = [f"{row['tokens_per_second'] / speed:.2f}" for row in ours]
+        cells.append(
+            [str(threads), f"{speed:.0f}", *over, *(f"{row['bandwidth_fraction']:.2f}" for row in ours)]
+        )
+    head = ["threads", "the loop, tokens/s", "ours over it", "compiled", "of the bandwidth", "compiled"]
+    return markdown(head, cells)
 
 
 def prefill(rows: Rows) -> Table:
