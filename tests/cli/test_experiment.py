@@ -320,7 +320,7 @@ def test_wrong_words_are_refused(tmp_path, capfd, words, named):
 def test_an_unknown_experiment_lists_what_there_is(capfd):
     assert main(["experiment", "retreival"]) == 2
     line = one_line(capfd.readouterr().err)
-    assert "'retreival'" in line and "retrieval, copy" in line
+    assert "'retreival'" in line and "retrieval, marked" in line
 
 
 def test_an_unknown_setting_is_refused_before_any_run(tmp_path, capfd):

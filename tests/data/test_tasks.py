@@ -90,8 +90,18 @@ def solve_primacy(row: Symbols) -> list[str | None]:
     return [NOTHING] * n + list(row[:4])
 
 
+def solve_marked(row: Symbols) -> list[str | None]:
+    half, query = len(row) // 2, row.index("<|query|>")
+    marked = [row[i + 1] for i in range(half) if row[i] == "<|marker|>"]
+    assert len(marked) == 2 and row[query + 1 :] == marked[:-1]
+    noise = [s for s in row if s.startswith("n")]
+    assert len(noise) == len(row) - 4 - 2  # two markers, two values, the query and a value shown
+    return [NOTHING] * query + list(marked)
+
+
 SOLVERS: dict[str, Callable[..., list[str | None]]] = {
     "retrieval": solve_retrieval,
+    "marked": solve_marked,
     "copy": solve_copy,
     "reverse-copy": solve_reverse_copy,
     "stack": solve_stack,
@@ -118,7 +128,7 @@ def test_every_task_has_its_solver() -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_labels_are_what_a_slow_solver_finds_at_every_length(name: str) -> None:
     """From the shortest on, odd ones too: a length curriculum asks for whatever comes between."""
-    shortest = 8 if name in ("recency", "primacy") else TASKS[name].shortest
+    shortest = 8 if name in ("recency", "primacy", "marked") else TASKS[name].shortest
     for length in [*range(shortest, shortest + 7), 40, 61]:
         task = make_task(name, length)
         rows = task.__getitems__(range(20))
@@ -210,7 +220,14 @@ def test_a_name_with_sizes_makes_the_task_and_the_task_gives_it_back() -> None:
 
 
 def test_fingerprints_tell_tasks_sizes_and_lengths_apart() -> None:
-    names = [*TASKS, "copy:num_values=9", "stack:max_depth=9", "recall:num_keys=33", "recency:num_recalled=3"]
+    names = [
+        *TASKS,
+        "copy:num_values=9",
+        "stack:max_depth=9",
+        "recall:num_keys=33",
+        "recency:num_recalled=3",
+        "marked:num_marked=4",
+    ]
     prints = {make_task(name, length).fingerprint for name in names for length in (24, 25)}
     assert len(prints) == 2 * len(names)
 
@@ -230,6 +247,7 @@ def test_fingerprints_tell_tasks_sizes_and_lengths_apart() -> None:
         ),
         ("recency", 7, "recency of 4 symbols needs sequence_length of at least 8, but it is 7"),
         ("primacy:num_recalled=0", 7, "primacy needs num_recalled of at least 1, but it is 0"),
+        ("marked:num_marked=4", 15, "marked with 4 values needs sequence_length of at least 16, but it is 15"),
         ("stack:max_depth=0", 7, "stack needs max_depth of at least 1, but it is 0"),
         ("copy:num_values=1", 7, "copy needs num_values of at least 2, but it is 1"),
         ("parity:num_values=3", 7, "'parity' has no size 'num_values'; it has none"),
@@ -254,6 +272,7 @@ def test_the_definitions_are_frozen() -> None:
 
 FROZEN = {
     "retrieval": [10, 14, 8, 2, 10, 12, 17, 16, 9],
+    "marked": [8, 4, 8, 2, 10, 12, 17, 9, 4],
     "copy": [0, 4, 0, 2, 8, 0, 4, 0, 2],
     "reverse-copy": [0, 4, 0, 2, 8, 2, 0, 4, 0],
     "stack": [0, 4, 1, 4, 0, 4, 2, 4, 0],
@@ -285,3 +304,12 @@ def test_sizes_that_are_no_whole_numbers_are_refused(number: str) -> None:
 def test_a_size_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="num_values of 'retrieval' is given twice"):
         make_task("retrieval:num_values=4,num_values=8", 16)
+
+
+def test_marked_values_are_of_uniform_and_distinct_pairs() -> None:
+    rows = make_task("marked:num_marked=4", 64).__getitems__(range(2000))
+    places = (rows["input_ids"] == 8).float()
+    assert (places.sum(1) == 4).all() and places[:, 1::2].sum() == 0 and places[:, 32:].sum() == 0
+    assert (places[:, :32:2].mean(0) - 4 / 16).abs().max() < 0.04  # four standard deviations
+    answers = rows["shift_labels"][:, -4:].flatten().bincount(minlength=8) / 8000
+    assert (answers - 1 / 8).abs().max() < 0.015

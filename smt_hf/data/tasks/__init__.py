@@ -2,6 +2,7 @@
 
 from .base import SyntheticTask
 from .copying import CopyTask, ReverseCopyTask
+from .marked import MarkedTask
 from .modular import ModularTask
 from .parity import ParityTask
 from .recall import RecallTask
@@ -11,6 +12,7 @@ from .stack import StackTask
 
 _TASKS: list[type[SyntheticTask]] = [
     RetrievalTask,
+    MarkedTask,
     CopyTask,
     ReverseCopyTask,
     StackTask,

@@ -5,6 +5,7 @@ from .compression import COMPRESSION
 from .copying import COPY
 from .digits import DIGITS
 from .finetune import FINETUNE
+from .marked import MARKED, MARKED16
 from .modular import MODULAR
 from .normalisation import NORMALISATION
 from .parity import PARITY
@@ -17,6 +18,8 @@ from .text import TEXT
 
 EXPERIMENTS = {
     "retrieval": RETRIEVAL,
+    "marked": MARKED,
+    "marked16": MARKED16,
     "copy": COPY,
     "stack": STACK,
     "recall": RECALL,
