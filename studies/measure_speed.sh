@@ -30,3 +30,4 @@ trial() {  # trial WHAT RUN…
 }
 trial sweeps cells-gru-bptt-0 cells-gru-smt-0 cells-elman-smt-0 cells-transformer-smt-0
 trial int8 cells-gru-smt-0 cells-transformer-smt-0
+trial labels

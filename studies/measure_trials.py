@@ -1,12 +1,14 @@
-"""Measures reading by sweeps, int8 and prepacked weights, each beside the plain way; prints one JSON object.
+"""Measures sweeps, int8, prepacked weights and projected labels beside the plain way; prints one JSON object.
 
     python studies/measure_trials.py sweeps runs/measured/cells-gru-smt-0 … > results/trials-sweeps.json
     python studies/measure_trials.py int8 runs/measured/cells-gru-smt-0 … > results/trials-int8.json
     OMP_NUM_THREADS=1 python studies/measure_trials.py prepack > results/trials-prepack.json
+    OMP_NUM_THREADS=1 python studies/measure_trials.py labels > results/trials-labels.json
 
 sweeps: `prefill` of trained models on the validation part of python-docs, beside the sequential reading.
 int8: `generate` with linear layers that torch quantizes dynamically (weights and inputs), beside float32, on
 models of 7 and 9.6 M random weights; and bits per byte of trained models, on python-docs.
+labels: one step of SMT on text, preset small, GRU, by the encoder and the labels of a row; the best of ten.
 prepack: the larger products of the GRU of 7.6 M parameters, by the weights as they are and laid out by oneDNN.
 """
 
@@ -24,6 +26,7 @@ import smt_hf  # noqa: F401 - registers the architecture with the Auto classes
 from smt_hf.benchmark.decoding import Subject, decode_run
 from smt_hf.benchmark.measure import describe_machine, interleave, rate, seconds_of
 from smt_hf.benchmark.models import build_model
+from smt_hf.benchmark.training_steps import build, optimized, random_batch
 from smt_hf.data import load_data
 from smt_hf.evaluation.free_running import evaluate_rows
 from smt_hf.models.prepacked_linear import can_be_prepacked, multiply
@@ -115,8 +118,29 @@ def prepack_rows(runs: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def label_rows(runs: list[str]) -> list[dict[str, Any]]:
+    """Steps of 16 rows of 160 tokens; labels of all tokens but the last, at most."""
+    cases = [("causal", 8), *(("projected", labels) for labels in (8, 16, 32, 64, 127))]
+    steps = []
+    for encoder, labels in cases:
+        objective = build("gru", "small", encoder, 128)
+        batch, draws = random_batch(objective, 16, 160), {"timestep": 127 - labels, "num_labels": labels}
+        steps.append(
+            optimized(
+                objective, "smt",
+                lambda objective=objective, batch=batch, draws=draws: objective("smt", batch, **draws)[0],
+                torch.float32,
+            )
+        )  # fmt: skip
+    best = map(min, interleave([lambda step=step: seconds_of(step) for step in steps], 10))
+    return [
+        {"encoder": encoder, "labels": labels, "seconds": seconds, "labels_per_second": 16 * labels / seconds}
+        for (encoder, labels), seconds in zip(cases, best, strict=True)
+    ]
+
+
 def main(what: str, runs: list[str]) -> None:
-    rows = {"sweeps": sweep_rows, "int8": int8_rows, "prepack": prepack_rows}[what](runs)
+    rows = {"sweeps": sweep_rows, "int8": int8_rows, "prepack": prepack_rows, "labels": label_rows}[what](runs)
     print(one_entry_a_line({"what": what, "machine": describe_machine(CPU), "rows": rows}), end="")
 
 

@@ -20,15 +20,16 @@ KINDS = "give a causal language model, such as a GPT-2, Llama or Mamba"
 class SoftTargets:
     """log p(y_t | x_0 … x_t) by a frozen model, for rows as they are trained on: from their first token.
 
-    model: any causal language model of `transformers`. vocab_size V: of the student; teachers pad their own to
-    round numbers, and what they say of padding is lost. name: as errors name it.
+    model: any causal language model of `transformers`. vocab_size V: of the student, by default the model's;
+    teachers pad their own to round numbers, and what they say of padding is lost. name: as errors name it.
     """
 
-    def __init__(self, model: Any, vocab_size: int, name: str = "the given teacher"):
-        self.model, self.vocab_size, self.name = model.eval().requires_grad_(False), vocab_size, name
+    def __init__(self, model: Any, vocab_size: int | None = None, name: str = "the given teacher"):
+        self.model, self.name = model.eval().requires_grad_(False), name
+        self.vocab_size: int = vocab_size or model.config.get_text_config().vocab_size
 
     @classmethod
-    def load(cls, name: str, vocab_size: int, half: bool | None = None) -> "SoftTargets":
+    def load(cls, name: str, vocab_size: int | None = None, half: bool | None = None) -> "SoftTargets":
         """half: bfloat16, by default where there is an accelerator.
 
         Raises ValueError, in one sentence, for what is no causal language model, is not to be had, or needs

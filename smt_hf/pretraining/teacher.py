@@ -89,9 +89,12 @@ class SMTTeacherConfig(OwnFields):
             raise ValueError(
                 f"encoder_type is {self.encoder_type!r}; it must be one of {', '.join(ENCODER_TYPES)}."
             )
-        if self.encoder_type == "given" and not self.trunk_size:
+        of_a_given_model = (self.base_model_name_or_path, self.trunk_size)
+        if any((value is not None) != (self.encoder_type == "given") for value in of_a_given_model):
             raise ValueError(
-                "encoder_type is 'given' and there is no trunk_size; use SMTTeacher.from_causal_lm."
+                f"encoder_type is {self.encoder_type!r}, base_model_name_or_path is "
+                f"{self.base_model_name_or_path!r} and trunk_size is {self.trunk_size}; give both to 'given' alone, "
+                f"as SMTTeacher.from_causal_lm does."
             )
 
 
@@ -139,18 +142,19 @@ class SMTTeacher(PreTrainedModel):
             init.normal_(module.weight, std=CONVOLUTION_WIDTH**-0.5)
 
     @classmethod
-    def from_causal_lm(cls, model: SoftTargets | str, **config: Any) -> "SMTTeacher":
+    def from_causal_lm(cls, model: PreTrainedModel | SoftTargets | str, **config: Any) -> "SMTTeacher":
         """A teacher whose labels are a linear map of a given model's hidden states, which stay as they are.
 
-        model: a causal language model, or its name or folder. config: fields of `SMTTeacherConfig`, of which
-        `vocab_size` must be given with a name. Raises as `SoftTargets.load` does.
+        model: a causal language model, what it was wrapped into, or its name or folder. config: fields of
+        `SMTTeacherConfig`, with the model's own vocabulary by default. Raises as `SoftTargets.load` does.
         """
         if isinstance(model, str):
-            model = SoftTargets.load(model, config["vocab_size"])
-        size = sum(state.shape[-1] for state in model.states(torch.zeros(1, 1, dtype=torch.long)))
-        known = {"base_model_name_or_path": model.model.name_or_path, "vocab_size": model.vocab_size}
+            model = SoftTargets.load(model, config.get("vocab_size"))
+        given = model if isinstance(model, SoftTargets) else SoftTargets(model, config.get("vocab_size"))
+        size = sum(state.shape[-1] for state in given.states(torch.zeros(1, 1, dtype=torch.long)))
+        known = {"base_model_name_or_path": given.model.name_or_path, "vocab_size": given.vocab_size}
         teacher = cls(SMTTeacherConfig(**{**known, **config, "encoder_type": "given", "trunk_size": size}))
-        teacher.given = model
+        teacher.given = given
         return teacher
 
     def encode(

@@ -35,6 +35,7 @@ def record_tables(folder: Path) -> dict[str, Callable[[], Table]]:
         "int8-bits": ("trials-int8", int8_bits),
         "prepack": ("trials-prepack", prepack),
         "prepack-epyc": ("trials-prepack-epyc", prepack),
+        "labels": ("trials-labels", labels),
         "scaling": ("scaling", scaling),
         "teachers": ("teachers", teachers),
         "teachers-example": ("teachers-example", teachers),
@@ -240,6 +241,21 @@ def prepack(rows: Rows) -> Table:
         for row in rows
     ]  # fmt: skip
     return markdown(["rows", "plain, ms", "prepacked, ms", "ratio"], cells)
+
+
+def labels(rows: Rows) -> Table:
+    """Steps of SMT by encoder and labels of a row, and labels a second over those of the first."""
+    first = rows[0]["labels_per_second"]
+    cells = [
+        [
+            row["encoder"],
+            str(row["labels"]),
+            f"{row['seconds'] * 1e3:.0f}",
+            f"{row['labels_per_second'] / first:.1f}",
+        ]
+        for row in rows
+    ]
+    return markdown(["labels", "of a row", "step, ms", "labels a second"], cells)
 
 
 def teachers(rows: Rows) -> Table:

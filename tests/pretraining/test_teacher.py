@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import CONTEXT, FUTURE, HEADS, TOKENS, VOCAB, WIDTH, random_ids, tiny_teacher
+from tiny_training import CONTEXT, FUTURE, HEADS, TOKENS, VOCAB, WIDTH, random_ids, tiny_llama, tiny_teacher
 
 from smt_hf.models.layers import Block
 from smt_hf.pretraining.teacher import ENCODER_TYPES, SMTTeacher, SMTTeacherConfig
@@ -118,6 +118,8 @@ def test_projected_encoder_maps_the_trunk_of_the_causal_one_layer_by_layer(times
 @pytest.mark.parametrize("timesteps", [[5], [-1], [7, -1, 3, 3], list(range(-1, CONTEXT))])
 def test_a_given_model_s_labels_are_a_map_of_its_hidden_states_layer_by_layer(timesteps):
     teacher = tiny_teacher("given")
+    by_model = SMTTeacher.from_causal_lm(tiny_llama(), hidden_size=WIDTH, num_attention_heads=HEADS)
+    assert by_model.config.vocab_size == VOCAB and by_model.projection.weight.shape == (4 * WIDTH, 48)
     assert teacher.given is not None and not any("given" in name for name in teacher.state_dict())
     ids = random_ids(2, CONTEXT + 3)
     states = teacher.given.model(ids, output_hidden_states=True).hidden_states
@@ -276,6 +278,8 @@ def test_a_timestep_past_the_context_is_refused_by_the_causal_encoder_only():
     ("changes", "named"),
     [
         ({"encoder_type": "recurrent"}, ["recurrent", "causal, projected, bidirectional"]),
+        ({"encoder_type": "given"}, ["'given'", "from_causal_lm"]),
+        ({"base_model_name_or_path": "gpt2"}, ["'causal'", "'gpt2'", "give both to 'given' alone"]),
         ({"context_length": 0}, ["context_length is 0"]),
         ({"future_length": -1}, ["future_length is -1"]),
         ({"num_attention_heads": 3}, ["hidden_size 128", "3 attention heads"]),
