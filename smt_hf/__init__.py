@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .models.configuration_smt import SMTConfig
     from .models.modeling_smt import SMTForCausalLM, SMTModel
     from .pretraining.assembly import build
-    from .pretraining.teacher import SMTTeacher, SMTTeacherConfig
+    from .pretraining.configuration_teacher import SMTTeacherConfig
+    from .pretraining.teacher import SMTTeacher
     from .pretraining.trainer import SMTPretrainer
     from .runs.arguments import SMTPretrainingArguments
     from .runs.spec import RunSpec
@@ -34,7 +35,7 @@ NAMES = {
     "SMTPretrainer": "pretraining.trainer",
     "SMTPretrainingArguments": "runs.arguments",
     "SMTTeacher": "pretraining.teacher",
-    "SMTTeacherConfig": "pretraining.teacher",
+    "SMTTeacherConfig": "pretraining.configuration_teacher",
     "build": "pretraining.assembly",
     "load_example": "example",
     "register_cell": "models.cells",

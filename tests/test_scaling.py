@@ -7,7 +7,8 @@ import torch
 
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.pretraining.assembly import SIZES
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
+from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.runs.spec import load_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"

@@ -24,7 +24,8 @@ from smt_hf.evaluation.images import sample_images
 from smt_hf.evaluation.memory_map import memory_map
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
+from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.runs.files import write_atomic
 from smt_hf.runs.record import RunRecord
 from smt_hf.runs.weights import load_whole

@@ -11,9 +11,10 @@ from smt_hf.runs.own_cell import use_cell
 from smt_hf.runs.spec import RunSpec
 
 from . import fitting
+from .configuration_teacher import SMTTeacherConfig
 from .soft_targets import SoftTargets, own_tokenizer
 from .stored_targets import read_once
-from .teacher import SMTTeacher, SMTTeacherConfig
+from .teacher import SMTTeacher
 from .trainer import SMTPretrainer
 
 SIZES = ("hidden_size", "num_memory_tokens", "num_readout_layers", "num_attention_heads")

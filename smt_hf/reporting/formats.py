@@ -1,9 +1,12 @@
 """How figures and names are written, in tables, pictures and on the page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 
+Table = list[str]  # lines of Markdown
+Rows = list[dict[str, Any]]
 # Tables have to fit 80 columns.
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
 AXES = {
@@ -30,3 +33,8 @@ def short(number: float) -> str:
 def cell_name(cell: str) -> str:
     """What people are shown: of a cell given as module:Class, the class."""
     return cell.rpartition(":")[2]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]

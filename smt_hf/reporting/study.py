@@ -6,8 +6,9 @@ three may be missing: what needs it is left out. `packed.py` reads the same from
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,22 @@ def parse(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__} where an object belongs; delete it.")
     return found
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """A stored benchmark or trial, NAME.json."""
+    path = folder / f"{name}.json"
+    return parse(path, path.read_text(encoding="utf-8"))
+
+
+def tables_of_records(
+    folder: Path, makers: dict[str, tuple[str, Callable[[Any], list[str]]]]
+) -> dict[str, Callable[[], list[str]]]:
+    """Name → what makes the table, of makers whose file is there: a file, and what takes its rows."""
+
+    def made(file: str, make: Callable[[Any], list[str]]) -> list[str]:
+        record = read_record(folder, file)
+        return make(record["rows"] if "rows" in record else record["runs"])
+
+    there = {name: one for name, one in makers.items() if (folder / f"{one[0]}.json").is_file()}
+    return {name: partial(made, *one) for name, one in there.items()}

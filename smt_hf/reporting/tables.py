@@ -8,7 +8,7 @@ A page asks for a table by a line `<!-- table: NAME -->`; the table stands betwe
     each STUDY                 its runs by name
     reach                      how far back gradients reach
     sweeps-loss                what sweeps cost in loss
-    ...                        of benchmarks and trials: `record_tables.py`
+    ...                        of benchmarks and trials: `record_tables.py`, `trial_tables.py`
 """
 
 import math
@@ -21,10 +21,11 @@ from smt_hf.runs.results import Row
 
 from .comparison import equal_budget_table
 from .findings import best_runs, gradient_reach, parts, summary
-from .formats import cell_name, short, spread
+from .formats import Table, cell_name, markdown, short, spread
 from .groups import Key, best_groups, groups_of, place, result_lines, scores, values_by_length
-from .record_tables import Table, markdown, record_tables
+from .record_tables import record_tables
 from .study import Run, Study, in_metric
+from .trial_tables import trial_tables
 
 # Recipes that change a part of another: they have a section each, and no row on top.
 CHANGES = {"ablations", "compression", "normalisation", "sweeps", "finetune"}
@@ -53,7 +54,7 @@ def tables_of(folder: Path, studies: Iterable[Study], order: Sequence[str]) -> d
             found[f"runs {which}"] = partial(runs_table, study, part)
             found[f"budgets {which}"] = partial(budgets_table, study, part)
         found[f"each {name}"] = partial(each_table, study)
-    return found | record_tables(folder)
+    return found | record_tables(folder) | trial_tables(folder)
 
 
 def runs_table(study: Study, part: list[Row]) -> Table:

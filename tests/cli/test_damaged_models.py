@@ -15,7 +15,8 @@ from tiny_commands import one_line, write_corpus
 from smt_hf import SMTConfig, SMTForCausalLM
 from smt_hf.cli import main
 from smt_hf.data import byte_tokenizer
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
+from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.runs.weights import load_whole
 
 SIZES: dict[str, Any] = {

@@ -8,7 +8,8 @@ import torch
 from tiny_training import CONTEXT, FUTURE, HEADS, TOKENS, VOCAB, WIDTH, random_ids, tiny_llama, tiny_teacher
 
 from smt_hf.models.layers import Block
-from smt_hf.pretraining.teacher import ENCODER_TYPES, SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES, SMTTeacherConfig
+from smt_hf.pretraining.teacher import SMTTeacher
 
 EPS = 1e-6
 

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from smt_hf import SMTConfig, SMTForCausalLM
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
 from smt_hf.pretraining.soft_targets import SoftTargets
-from smt_hf.pretraining.teacher import SMTTeacher, SMTTeacherConfig
+from smt_hf.pretraining.teacher import SMTTeacher
 from smt_hf.pretraining.trainer import SMTPretrainer
 from smt_hf.runs.arguments import SMTPretrainingArguments
 
