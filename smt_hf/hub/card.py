@@ -162,12 +162,21 @@ def how(record: RunRecord) -> str:
     if record.method == "bptt":
         return "by backpropagation through time"
     names = [phase["name"] for phase in record.phases]
+    by_labels = [name.upper() for name in names if name in ("smt", "dmt")]
+    if names and not by_labels:
+        return (
+            "by backpropagation through time" if "bptt" in names else "not yet: its teacher's trunk alone was"
+        )
     steps = record.spec.get("dmt_gradient_steps") or 1
     phases = "SMT, then DMT"
-    if names and "dmt" not in names:
-        phases, steps = "SMT alone", 1
+    if len(by_labels) == 1:
+        phases = f"{by_labels[0]} alone"
+    if "DMT" not in by_labels and names:
+        steps = 1
     elif steps > 1:
         phases += f" with gradients through {steps} steps of the cell"
+    if "trunk" in names:
+        phases = f"its teacher's trunk first, {phases}"
     taught = f"by Supervised Memory Training ({phases})"
     if "bptt" in names:
         return f"{taught}, and at the end by backpropagation through time"

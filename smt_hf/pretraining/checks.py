@@ -92,9 +92,12 @@ def check_consistency(
             train_dataset.at_length(min(args.curriculum_start_length, full_length))
         except ValueError as error:
             raise ValueError(f"curriculum_start_length is {args.curriculum_start_length}: {error}") from None
-    given = teacher.given if args.method == "smt" and teacher is not None else None
-    if (reads := soft_targets or given) is not None:
-        reads.check(train_dataset[0]["input_ids"])
+    given = None
+    if args.method == "smt" and teacher is not None and teacher.config.encoder_type == "given":
+        given = teacher.given_model()
+    for reads in dict.fromkeys((soft_targets, given)):
+        if reads is not None:
+            reads.check(train_dataset[0]["input_ids"])
     if args.method == "bptt":
         return
     if teacher is None:

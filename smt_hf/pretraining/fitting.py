@@ -191,6 +191,10 @@ def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
         (spec.encoder_type == "given", "encoder_type is given", ("trunk_weight", "num_encoder_layers")),
         (spec.teacher is None, "there is no teacher", ("teacher_weight",)),
         (spec.teacher_weight == 0, "teacher_weight is 0", ("teacher_top",)),
+        (
+            spec.teacher_weight == 0 and (spec.encoder_type != "given" or bptt or not trains_teacher(spec)),
+            "teacher_weight is 0 (but for its tokenizer)", ("teacher",),
+        ),
         (not start, "there is no curriculum_start_length", ("curriculum_fraction",)),
         (spec.curriculum_fraction == 0, "curriculum_fraction is 0", ("curriculum_start_length",)),
         (

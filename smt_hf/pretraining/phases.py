@@ -146,8 +146,10 @@ def phases_of(args: Args) -> list[Phase]:
         share = row.share(args)
         if share > 1e-9:  # fractions are rounded
             grows = row.may_grow and not any(phase.grows for phase in found)
-            found.append(Phase(name, start, start + share, row.learning_rate(args), grows))
-            start += share
+            # Sums are rounded, or a phase would go on for a step where its end lies a hair behind one.
+            end = round(start + share, 9)
+            found.append(Phase(name, start, end, row.learning_rate(args), grows))
+            start = end
     last = found.pop()
     return [*found, last._replace(end=1.0)]  # not a rounded sum, which a run might never reach
 
@@ -175,7 +177,8 @@ class Objective(nn.Module):
             said = spread(batch[IDS], batch[LOGPROBS], self.model.config.vocab_size)
             batch = {**batch, "soft_targets": said}
         elif self.soft_targets is not None and self.args.teacher_weight:
-            if PHASES[phase].needs_teacher and self.teacher is not None and self.teacher.given is not None:
+            shared = self.teacher is not None and self.teacher.given is self.soft_targets
+            if shared and PHASES[phase].needs_teacher:
                 said, states = self.soft_targets.with_states(batch["input_ids"])
                 batch = {**batch, "soft_targets": said, "hidden_states": states}
             else:

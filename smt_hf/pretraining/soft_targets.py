@@ -5,6 +5,7 @@ and its hidden states may become labels (`encoder_type` given).
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class SoftTargets:
     """
 
     def __init__(self, model: Any, vocab_size: int | None = None, name: str = "the given teacher"):
+        if getattr(model, "get_output_embeddings", lambda: None)() is None:
+            raise ValueError(f"{name} is {type(model).__name__}, which predicts no tokens; {KINDS}.")
         self.model, self.name = model.eval().requires_grad_(False), name
         self.vocab_size: int = vocab_size or model.config.get_text_config().vocab_size
 
@@ -80,11 +83,13 @@ class SoftTargets:
             raise ValueError(f"{self.name} sees the tokens that it is to predict; {KINDS}.")
 
     def fingerprint(self) -> str:
-        """Changes with the configuration and the weights."""
-        digest = hashlib.sha256(self.model.config.to_json_string().encode())
+        """Changes with the configuration and the weights, and not with the precision they are loaded in."""
+        config = {name: value for name, value in self.model.config.to_diff_dict().items() if name != "dtype"}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            half = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            digest.update(half.flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -106,6 +111,11 @@ class SoftTargets:
         if self.model.device != input_ids.device:
             self.model.to(input_ids.device)
         return self.model(input_ids=input_ids, use_cache=False, **options)
+
+    def trunk_size(self) -> int:
+        """Numbers of all hidden states of one token."""
+        one = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+        return sum(state.shape[-1] for state in self.states(one))
 
     def _spoken(self, logits: torch.Tensor) -> torch.Tensor:
         return F.log_softmax(logits[..., : self.vocab_size].float(), dim=-1)

@@ -4,6 +4,7 @@ B rows, T tokens, n labels per row, K memory tokens of width D, F future targets
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,20 +76,49 @@ class SMTTeacher(PreTrainedModel):
             init.normal_(module.weight, std=CONVOLUTION_WIDTH**-0.5)
 
     @classmethod
-    def from_causal_lm(cls, model: PreTrainedModel | SoftTargets | str, **config: Any) -> "SMTTeacher":
-        """A teacher whose labels are a linear map of a given model's hidden states, which stay as they are.
+    def from_causal_lm(cls, model: PreTrainedModel | SoftTargets | str | Path, **config: Any) -> "SMTTeacher":
+        """A teacher whose labels are a linear map of a given model's hidden states. It freezes the model.
 
         model: a causal language model, what it was wrapped into, or its name or folder. config: fields of
-        `SMTTeacherConfig`, with the model's own vocabulary by default. Raises as `SoftTargets.load` does.
+        `SMTTeacherConfig`, with the model's own vocabulary by default. Raises as `SoftTargets.load` does, and
+        ValueError for a model without a head, or for another `encoder_type`.
         """
-        if isinstance(model, str):
-            model = SoftTargets.load(model, config.get("vocab_size"))
+        if config.setdefault("encoder_type", "given") != "given":
+            raise ValueError(
+                f"encoder_type is {config['encoder_type']!r}; of a given model it must be 'given'."
+            )
+        if isinstance(model, str | Path):
+            model = SoftTargets.load(str(model), config.get("vocab_size"))
         given = model if isinstance(model, SoftTargets) else SoftTargets(model, config.get("vocab_size"))
-        size = sum(state.shape[-1] for state in given.states(torch.zeros(1, 1, dtype=torch.long)))
-        known = {"base_model_name_or_path": given.model.name_or_path, "vocab_size": given.vocab_size}
-        teacher = cls(SMTTeacherConfig(**{**known, **config, "encoder_type": "given", "trunk_size": size}))
+        name = given.model.name_or_path
+        known = {
+            "base_model_name_or_path": str(Path(name).resolve()) if name and Path(name).is_dir() else name,
+            "vocab_size": given.vocab_size,
+            "trunk_size": given.trunk_size(),
+        }
+        teacher = cls(SMTTeacherConfig(**{**known, **config}))
         teacher.given = given
         return teacher
+
+    def given_model(self) -> SoftTargets:
+        """The given model, which is loaded by its name where this teacher was.
+
+        Raises as `SoftTargets.load` does, and ValueError for one that has no name, or other sizes.
+        """
+        if self.given is None:
+            name = self.config.base_model_name_or_path
+            if not name:
+                raise ValueError(
+                    "the model that this teacher was given had no folder; give it anew: teacher.given = "
+                    "SoftTargets(model)."
+                )
+            self.given = SoftTargets.load(name, self.config.vocab_size)
+        if (size := self.given.trunk_size()) != self.config.trunk_size:
+            raise ValueError(
+                f"{self.given.name} has states of {size} numbers, and this teacher maps "
+                f"{self.config.trunk_size}; give the model that it was made with."
+            )
+        return self.given
 
     def encode(
         self, input_ids: torch.Tensor, timesteps: Sequence[int], states: States | None = None
@@ -145,9 +175,7 @@ class SMTTeacher(PreTrainedModel):
         W is the width D, or that of a given model, which is loaded where this teacher was.
         """
         if self.config.encoder_type == "given":
-            if self.given is None:
-                self.given = SoftTargets.load(str(self.config.base_model_name_or_path), self.config.vocab_size)
-            return self.given.states(input_ids)
+            return (self.given or self.given_model()).states(input_ids)
         states, rotary = [self.embed(input_ids)], self.rotary(slice(0, input_ids.shape[1]))
         for block in self.encoder:
             states.append(block(states[-1], rotary, attend_causal))

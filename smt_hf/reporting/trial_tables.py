@@ -27,6 +27,7 @@ def trial_tables(folder: Path) -> dict[str, Callable[[], Table]]:
             "names": ("names", names),
             "tried-stack": ("exploration-stack", tried_stack),
             "tried-text": ("exploration-text", tried_text),
+            "tried-labels": ("exploration-projected", tried_labels),
         },
     )
     if (folder / "exploration-modular.json").is_file():
@@ -133,6 +134,17 @@ def scaling(rows: Rows) -> Table:
 def tried_stack(runs: Rows) -> Table:
     cells = [[run["change"], f"{run['accuracy']:.3f}", f"{run['teacher']:.3f}"] for run in runs]
     return markdown(["run", "accuracy", "teacher"], cells)
+
+
+def tried_labels(runs: Rows) -> Table:
+    """By what was changed: bits per byte, the mean of its seeds ± half their range, and the mean steps."""
+    cells = []
+    for change in dict.fromkeys(run["change"] for run in runs):
+        same = [run for run in runs if run["change"] == change]
+        steps = statistics.mean(run["steps"] for run in same)
+        bits = spread([run["bits_per_byte"] for run in same])
+        cells.append([change, str(len(same)), bits, f"{steps:,.0f}"])
+    return markdown(["change", "seeds", "bits per byte", "steps"], cells)
 
 
 def tried_text(runs: Rows) -> Table:

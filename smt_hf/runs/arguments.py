@@ -108,7 +108,9 @@ class SMTPretrainingArguments:
         32, "sequences per optimizer step, over all processes and accumulation", OPTIMIZATION, above=0
     )
     gradient_accumulation_steps: int = option(1, "split a batch into so many parts", OPTIMIZATION, above=0)
-    learning_rate: float = option(1e-3, "peak learning rate of SMT or BPTT", OPTIMIZATION, above=0)
+    learning_rate: float = option(
+        1e-3, "peak learning rate of SMT, of the trunk before it, or of BPTT alone", OPTIMIZATION, above=0
+    )
     dmt_learning_rate: float = option(3e-4, "peak learning rate of DMT", OPTIMIZATION, above=0)
     bptt_learning_rate: float = option(
         3e-4, "peak learning rate of BPTT after SMT and DMT", OPTIMIZATION, above=0
@@ -165,7 +167,11 @@ class SMTPretrainingArguments:
         None, "grow sequences geometrically from this length, tokens per step staying the same", METHOD, above=0
     )
     curriculum_fraction: float = option(
-        0.7, "share of the first phase after which sequences have full length", METHOD, at_least=0, at_most=1
+        0.7,
+        "share of SMT, or of BPTT alone, after which sequences have full length",
+        METHOD,
+        at_least=0,
+        at_most=1,
     )
 
     num_evaluations: int = option(

@@ -20,7 +20,7 @@ from .locks import Lock
 from .record import FILE, RunRecord
 
 # What must not change when a run is resumed, beside the settings that are not `free`.
-FIXED = ("method", "model", "teacher", "data_fingerprint")
+FIXED = ("method", "model", "teacher", "data_fingerprint", "teacher_fingerprint")
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
 BUDGETS = ("max_steps", "max_minutes")
@@ -153,6 +153,8 @@ class RunFolder:
             mine, now = getattr(old, name), as_read_back(getattr(new, name))
             if isinstance(mine, dict) and isinstance(now, dict):
                 pairs += [(f"{name}'s {key}", mine.get(key), now.get(key)) for key in {**mine, **now}]
+            elif name == "teacher_fingerprint" and mine is None:
+                continue  # an earlier version wrote none
             elif name not in spec:
                 pairs.append((name, mine, now))
         return ", ".join(f"{name} {mine!r} (now {now!r})" for name, mine, now in pairs if mine != now)

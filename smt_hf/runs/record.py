@@ -43,6 +43,7 @@ class RunRecord:
     sequence_length: int
     bytes_per_token: float | None  # None: of a task, whose tokens are no text
     output_dir: str
+    teacher_fingerprint: str | None = None  # of a given teacher
     status: str = "running"  # or finished: the model and its card are whole
     finishing: list[str] = field(default_factory=list)  # of evaluation, model, texts, card, push
     versions: dict[str, str | None] = field(default_factory=dict)

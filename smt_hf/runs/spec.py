@@ -63,13 +63,14 @@ class RunSpec(SMTPretrainingArguments):
 
     teacher: str | None = option(
         None,
-        "causal language model (folder or Hub name) that says soft targets, and brings the tokenizer",
+        "causal language model (folder or Hub name) that says soft targets, brings the tokenizer, and makes "
+        "labels if --encoder-type is given",
         MODEL,
     )
     teacher_top: int | None = option(
         None,
         "let the teacher read the corpus once, and keep so many of its most probable next tokens on disk; "
-        "none: ask it at every step",
+        "none: ask it at every step (its labels are made at every step in any case)",
         MODEL,
         above=0,
     )

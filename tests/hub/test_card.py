@@ -147,6 +147,20 @@ def test_a_run_without_dmt_does_not_claim_it(tmp_path):
     assert "(SMT alone): without backpropagation through time." in text
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["bptt"], "It was trained on `python-docs` by backpropagation through time."),
+        (["trunk"], "It was trained on `python-docs` not yet: its teacher's trunk alone was."),
+        (["trunk", "smt", "dmt"], "(its teacher's trunk first, SMT, then DMT): without backpropagation"),
+        (["dmt"], "(DMT alone): without backpropagation"),
+    ],
+)
+def test_a_card_names_the_phases_that_the_run_had(tmp_path, names, said):
+    phases = [{"name": name, "start": 0.0, "end": 1.0, "learning_rate": 1e-3} for name in names]
+    assert said in " ".join(card(tmp_path, phases=phases).text.split())
+
+
 def test_a_run_without_evaluation_says_so(tmp_path):
     assert "Not evaluated" in card(tmp_path, final={}).text
 

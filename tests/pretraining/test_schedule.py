@@ -93,6 +93,17 @@ def test_the_trunk_learns_first_and_the_curriculum_waits_for_smt():
     assert phases_of(args)[0].learning_rate == args.learning_rate
 
 
+@pytest.mark.parametrize(
+    ("shares", "steps"),
+    [((0.2, 0.3, 0.1), [2, 4, 3, 1]), ((0.3, 0.2, 0.2), [3, 3, 2, 2]), ((0, 0.3, 0.4), [3, 3, 4])],
+)
+def test_phases_of_round_shares_get_the_steps_that_they_say(shares, steps):
+    trunk, dmt, bptt = shares
+    phases = phases_of(tiny_arguments(HERE, trunk_fraction=trunk, dmt_fraction=dmt, bptt_fraction=bptt))
+    found = [sum(phase.start <= step / 10 < phase.end for step in range(10)) for phase in phases]
+    assert found == steps and sum(found) == 10
+
+
 @pytest.mark.parametrize("dmt", [i / 20 for i in range(21)])
 def test_fractions_of_the_whole_budget_leave_no_crumb_of_a_phase(dmt):
     names = [p.name for p in phases_of(tiny_arguments(HERE, dmt_fraction=dmt, bptt_fraction=1 - dmt))]

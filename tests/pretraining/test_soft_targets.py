@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import random_batch, tiny_student, tiny_teacher
+from tiny_training import Stream, random_batch, tiny_arguments, tiny_llama, tiny_student, tiny_teacher
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -26,8 +26,11 @@ from transformers import (
 from smt_hf import RunSpec, build
 from smt_hf.data import byte_tokenizer
 from smt_hf.pretraining.objectives import answer_loss, bptt_loss, dmt_loss, smt_loss
+from smt_hf.pretraining.phases import Objective
 from smt_hf.pretraining.soft_targets import SoftTargets
 from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.pretraining.trainer import SMTPretrainer
+from smt_hf.runs.record import RunRecord
 
 BYTES = 258
 SMALL: dict[str, Any] = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 257}
@@ -184,6 +187,64 @@ def test_labels_come_from_the_hidden_states_of_any_family_read_once_a_step(tmp_p
     assert saved.config.base_model_name_or_path == teacher and saved.given is None
     ids = torch.randint(0, BYTES, (1, 6))
     assert torch.equal(saved.encode(ids, [-1, 3, 5]), trainer.teacher.eval().encode(ids, [-1, 3, 5]))
+
+
+def test_labels_are_those_of_their_own_model_whoever_says_the_soft_targets(tmp_path):
+    """The pass is shared where both are one model, and only there."""
+    batch = random_batch(2, 12)
+    losses = []
+    for others in (True, False):
+        teacher = tiny_teacher("given")
+        said = SoftTargets(tiny_llama(seed=9), 11) if others else teacher.given
+        objective = Objective(tiny_student(), teacher, tiny_arguments(tmp_path, teacher_weight=0.5), said)
+        losses.append(objective("smt", batch, timestep=3, num_labels=3)[1]["dynamics_loss"])
+    assert torch.equal(*losses)
+
+
+def test_a_teacher_that_was_loaded_is_checked_as_a_new_one(tmp_path):
+    bert = save_teacher(tmp_path / "bert", masked_lm())
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_memory_tokens": 2, "num_readout_layers": 1}
+    SMTTeacher.from_causal_lm(bert, vocab_size=11, context_length=12, future_length=4, **sizes).save_pretrained(
+        tmp_path / "teacher"
+    )
+    loaded = SMTTeacher.from_pretrained(tmp_path / "teacher")
+    student = tiny_student(intermediate_size=64)
+    with pytest.raises(ValueError, match="sees the tokens that it is to predict"):
+        SMTPretrainer(student, loaded, tiny_arguments(tmp_path / "run"), Stream())
+    loaded = SMTTeacher.from_pretrained(tmp_path / "teacher")
+    loaded.config.trunk_size = 95
+    with pytest.raises(
+        ValueError, match=r"states of .* numbers, and this teacher maps 95; give the model that"
+    ):
+        loaded.encode(torch.zeros(1, 4, dtype=torch.long), [2])
+
+
+def test_what_cannot_be_given_is_refused_by_from_causal_lm(tmp_path):
+    with pytest.raises(
+        ValueError, match="is BertModel, which predicts no tokens; give a causal language model"
+    ):
+        SMTTeacher.from_causal_lm(BertModel(BertConfig(vocab_size=BYTES, hidden_size=16, **LAYERS)))
+    with pytest.raises(ValueError, match="encoder_type is 'causal'; of a given model it must be 'given'"):
+        SMTTeacher.from_causal_lm(causal_lm("gpt2"), encoder_type="causal")
+    SMTTeacher.from_causal_lm(causal_lm("gpt2"), hidden_size=16).save_pretrained(tmp_path)
+    loaded = SMTTeacher.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"had no folder; give it anew: teacher\.given = SoftTargets"):
+        loaded.encode(torch.zeros(1, 4, dtype=torch.long), [2])
+
+
+def test_a_run_does_not_go_on_with_other_weights_of_its_teacher(tmp_path, text):
+    teacher = save_teacher(tmp_path / "teacher", causal_lm("llama"))
+    build(spec(tmp_path, text, teacher, method="bptt", checkpoint_every=1)).train()
+    record = RunRecord.read(tmp_path / "run")
+    assert record is not None and record.teacher_fingerprint == SoftTargets(causal_lm("llama"), 9).fingerprint()
+    (tmp_path / "run" / "run.json").write_text(
+        (tmp_path / "run" / "run.json").read_text().replace('"finished"', '"running"')
+    )
+    model = causal_lm("llama")
+    model.lm_head.weight.data[0] += 1
+    save_teacher(tmp_path / "teacher", model)
+    with pytest.raises(ValueError, match="teacher_fingerprint"):
+        build(spec(tmp_path, text, teacher, method="bptt", checkpoint_every=1)).train(resume=True)
 
 
 def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):

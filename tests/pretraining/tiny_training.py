@@ -38,8 +38,9 @@ def shake(module: torch.nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-def tiny_llama() -> LlamaForCausalLM:
+def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
     """A model that a teacher may be given, wider and less deep than one of its own."""
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=64, initializer_range=0.3, pad_token_id=None,
