@@ -137,14 +137,14 @@ def tried_stack(runs: Rows) -> Table:
 
 
 def tried_labels(runs: Rows) -> Table:
-    """By what was changed: bits per byte, the mean of its seeds ± half their range, and the mean steps."""
+    """By what was changed: bits per byte, the mean of its runs ± half their range, and the mean steps."""
     cells = []
     for change in dict.fromkeys(run["change"] for run in runs):
         same = [run for run in runs if run["change"] == change]
         steps = statistics.mean(run["steps"] for run in same)
         bits = spread([run["bits_per_byte"] for run in same])
         cells.append([change, str(len(same)), bits, f"{steps:,.0f}"])
-    return markdown(["change", "seeds", "bits per byte", "steps"], cells)
+    return markdown(["change", "runs", "bits per byte", "steps"], cells)
 
 
 def tried_text(runs: Rows) -> Table:
