@@ -24,8 +24,7 @@ from smt_hf.data.dataset import IGNORE, StackedRows
 from smt_hf.experiments.recipe import TASK, TASK_SMT
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.pretraining import trainer
-from smt_hf.pretraining.assembly import model_config, teacher_config
-from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.pretraining.assembly import model_config, teacher_of
 from smt_hf.runs.files import one_entry_a_line
 from smt_hf.runs.record import RunRecord
 from smt_hf.runs.spec import make_spec
@@ -104,7 +103,7 @@ def run(folder: Path, variant: str, cell: str, length: int, seed: int, seconds: 
     torch.manual_seed(seed)
     model = SMTForCausalLM(model_config(spec, train.vocab_size))
     lengths = {"context_length": length, "future_length": length}
-    teacher = SMTTeacher(teacher_config(spec, train.vocab_size, **lengths)) if method == "smt" else None
+    teacher = teacher_of(spec, None, train.vocab_size, **lengths) if method == "smt" else None
     record = RunRecord.read(folder)
     if record is not None and record.finished:  # it was stopped while it was judged
         model = SMTForCausalLM.from_pretrained(folder)
