@@ -57,7 +57,10 @@ PRETRAIN = {
     "a cell that its module lacks": (["--cell", "json:Cell"], ["'json'", "'Cell'"]),
     "a class that is no cell": (["--cell", "json:JSONDecoder"], ["'json:JSONDecoder'", "MemoryCell"]),
     "unknown method": (["--method", "rl"], ["'rl'", "smt, bptt"]),
-    "unknown encoder type": (["--encoder-type", "recurrent"], ["'recurrent'", "causal, bidirectional"]),
+    "unknown encoder type": (
+        ["--encoder-type", "recurrent"],
+        ["'recurrent'", "causal, projected, bidirectional, given"],
+    ),
     "unknown dataset": (["--dataset", "no-such-dataset"], ["'no-such-dataset'", "retrieval"]),
     "missing file": (["--dataset", "texts/missing.txt"], ["'texts/missing.txt'", "existing file"]),
     "unknown tokenizer": (["--tokenizer", "no-such/tokenizer"], ["'no-such/tokenizer'", "'byte'"]),
