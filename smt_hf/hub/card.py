@@ -161,19 +161,15 @@ def how(record: RunRecord) -> str:
     """By what the weights were trained. Only what had no gradient through several steps is without BPTT."""
     if record.method == "bptt":
         return "by backpropagation through time"
-    names = [phase["name"] for phase in record.phases]
+    names = [phase["name"] for phase in record.phases] or ["smt", "dmt"]
     by_labels = [name.upper() for name in names if name in ("smt", "dmt")]
-    if names and not by_labels:
+    if not by_labels:
         return (
             "by backpropagation through time" if "bptt" in names else "not yet: its teacher's trunk alone was"
         )
-    steps = record.spec.get("dmt_gradient_steps") or 1
-    phases = "SMT, then DMT"
-    if len(by_labels) == 1:
-        phases = f"{by_labels[0]} alone"
-    if "DMT" not in by_labels and names:
-        steps = 1
-    elif steps > 1:
+    steps = (record.spec.get("dmt_gradient_steps") or 1) if "dmt" in names else 1
+    phases = ", then ".join(by_labels) if len(by_labels) > 1 else f"{by_labels[0]} alone"
+    if steps > 1:
         phases += f" with gradients through {steps} steps of the cell"
     if "trunk" in names:
         phases = f"its teacher's trunk first, {phases}"

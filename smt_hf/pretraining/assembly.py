@@ -62,7 +62,7 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         "command": spec.command() if command is None else command,
         "bytes_per_token": data.validation.bytes_per_token,
         "data_fingerprint": data.fingerprint,
-        "teacher_fingerprint": soft_targets.fingerprint() if soft_targets is not None else None,
+        "teacher_fingerprint": soft_targets.fingerprint if soft_targets is not None else None,
     }
     teacher = teacher_of(spec, soft_targets, vocab_size, **lengths) if spec.method == "smt" else None
     train = data.train

@@ -6,6 +6,7 @@ and its hidden states may become labels (`encoder_type` given).
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class SoftTargets:
         if half and moved[:half].max() > 0.05 * moved[half:].max():
             raise ValueError(f"{self.name} sees the tokens that it is to predict; {KINDS}.")
 
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with the configuration and the weights, and not with the precision they are loaded in."""
         config = {name: value for name, value in self.model.config.to_diff_dict().items() if name != "dtype"}

@@ -88,7 +88,7 @@ def read_once(soft_targets: SoftTargets, windows: TokenWindows, top: int, quiet:
     kind = np.dtype([("ids", "<u2" if vocab_size <= 1 << 16 else "<u4", top), ("logprobs", "<f2", top)])
     identity = [
         FORMAT_VERSION,
-        soft_targets.fingerprint(),
+        soft_targets.fingerprint,
         windows.fingerprint,
         windows.sequence_length,
         vocab_size,

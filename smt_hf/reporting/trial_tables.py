@@ -92,11 +92,17 @@ def labels(rows: Rows) -> Table:
     return markdown(["labels", "of a row", "step, ms", "labels a second"], cells)
 
 
+def grouped(rows: Rows, name: str) -> dict[str, Rows]:
+    """The rows by what they have under a name, in the order of the first of each."""
+    return {
+        value: [row for row in rows if row[name] == value] for value in dict.fromkeys(row[name] for row in rows)
+    }
+
+
 def teachers(rows: Rows) -> Table:
     """Bits per byte of each variant: the mean of its seeds ± half their range."""
     cells = []
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        same = [row for row in rows if row["variant"] == variant]
+    for variant, same in grouped(rows, "variant").items():
         steps = statistics.mean(row["steps"] for row in same)
         seconds = statistics.mean(row["cpu_seconds"] for row in same)
         cells.append([
@@ -139,8 +145,7 @@ def tried_stack(runs: Rows) -> Table:
 def tried_labels(runs: Rows) -> Table:
     """By what was changed: bits per byte, the mean of its runs ± half their range, and the mean steps."""
     cells = []
-    for change in dict.fromkeys(run["change"] for run in runs):
-        same = [run for run in runs if run["change"] == change]
+    for change, same in grouped(runs, "change").items():
         steps = statistics.mean(run["steps"] for run in same)
         bits = spread([run["bits_per_byte"] for run in same])
         cells.append([change, str(len(same)), bits, f"{steps:,.0f}"])

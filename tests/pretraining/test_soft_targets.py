@@ -236,7 +236,7 @@ def test_a_run_does_not_go_on_with_other_weights_of_its_teacher(tmp_path, text):
     teacher = save_teacher(tmp_path / "teacher", causal_lm("llama"))
     build(spec(tmp_path, text, teacher, method="bptt", checkpoint_every=1)).train()
     record = RunRecord.read(tmp_path / "run")
-    assert record is not None and record.teacher_fingerprint == SoftTargets(causal_lm("llama"), 9).fingerprint()
+    assert record is not None and record.teacher_fingerprint == SoftTargets(causal_lm("llama"), 9).fingerprint
     (tmp_path / "run" / "run.json").write_text(
         (tmp_path / "run" / "run.json").read_text().replace('"finished"', '"running"')
     )

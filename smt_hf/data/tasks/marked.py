@@ -9,6 +9,7 @@ import numpy as np
 
 from ..dataset import IGNORE
 from .base import SyntheticTask, below
+from .retrieval import symbols_with_noise
 
 
 @dataclass(eq=False)
@@ -49,8 +50,7 @@ class MarkedTask(SyntheticTask):
 
     @property
     def symbols(self) -> list[str]:
-        values = [str(value) for value in range(self.num_values)]
-        return [*values, "<|marker|>", "<|query|>", *(f"n{value}" for value in values)]
+        return symbols_with_noise(self.num_values)
 
     @property
     def chance(self) -> float:

@@ -11,6 +11,12 @@ from ..dataset import IGNORE
 from .base import SyntheticTask, below
 
 
+def symbols_with_noise(num_values: int) -> list[str]:
+    """The values, the marker, the query, and as many symbols of noise."""
+    values = [str(value) for value in range(num_values)]
+    return [*values, "<|marker|>", "<|query|>", *(f"n{value}" for value in values)]
+
+
 @dataclass(eq=False)
 class RetrievalTask(SyntheticTask):
     """Sequences of T symbols with one marked value in the first half and a query at the end.
@@ -44,8 +50,7 @@ class RetrievalTask(SyntheticTask):
 
     @property
     def symbols(self) -> list[str]:
-        values = [str(value) for value in range(self.num_values)]
-        return [*values, "<|marker|>", "<|query|>", *(f"n{value}" for value in values)]
+        return symbols_with_noise(self.num_values)
 
     @property
     def chance(self) -> float:
