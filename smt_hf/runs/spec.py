@@ -23,6 +23,7 @@ DATA_FIELDS = (
     *("dataset", "text_column", "image_column", "grey_levels", "split", "validation_split", "streaming"),
     "max_corpus_bytes",
 )
+PATHS = ("dataset", "tokenizer", "teacher", "output_dir")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -151,12 +152,14 @@ def flag(name: str) -> str:
 def convert(name: str, value: Any, source: str = "") -> Any:
     """A value of a flag, a file or a keyword as its field has it. Raises ValueError for another type.
 
-    Text is read as a command line's words are: YAML takes 2e-3 for text.
+    Text is read as a command line's words are: YAML takes 2e-3 for text, and leaves the ~ of a path to us.
     """
     kinds = kinds_of(RunSpec, name)
     kind = next(one for one in kinds if one is not type(None))
     if value is None and type(None) in kinds:
         return None
+    if name in PATHS and str(value).startswith("~"):
+        return str(Path(value).expanduser())
     if isinstance(value, str) and kind is not str:
         text = value.strip()
         try:

@@ -134,3 +134,11 @@ def test_only_a_file_named_run_json_is_read_as_a_record(tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"seed": 3}))  # JSON is YAML
     assert read_config(tmp_path / "other.json") == ({"seed": 3}, None)
     assert not Path("run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset", "tokenizer", "teacher", "output_dir"])
+def test_a_path_of_the_home_folder_is_whole_in_the_record(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    spec = RunSpec.of(**{"output_dir": "run", "max_steps": 1, name: "~/here"})
+    assert getattr(spec, name) == str(tmp_path / "here")
