@@ -21,6 +21,8 @@ from .record import FILE, RunRecord
 
 # What must not change when a run is resumed, beside the settings that are not `free`.
 FIXED = ("method", "model", "teacher", "data_fingerprint", "teacher_fingerprint")
+# What a path leads to, where its fingerprint is known, counts instead of the path: data and teachers move.
+SAME_BY = {"dataset": "data_fingerprint", "teacher": "teacher_fingerprint"}
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
 BUDGETS = ("max_steps", "max_minutes")
@@ -148,6 +150,7 @@ class RunFolder:
         """What makes one run another than the other, in words; empty if nothing does."""
         spec = as_read_back(new.spec)
         free = FREE | set(BUDGETS) if longer(old.spec, spec) else FREE
+        free = free | {name for name, by in SAME_BY.items() if getattr(old, by) == getattr(new, by) is not None}
         pairs = [(name, old.spec[name], spec[name]) for name in spec if name in old.spec and name not in free]
         for name in FIXED:
             mine, now = getattr(old, name), as_read_back(getattr(new, name))

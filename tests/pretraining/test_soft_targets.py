@@ -55,9 +55,12 @@ def causal_lm(family: str) -> PreTrainedModel:
 
 
 def masked_lm() -> PreTrainedModel:
-    """It loads whole as a causal language model, which `transformers` remarks in its log."""
+    """It loads whole as a causal language model, which `transformers` remarks in its log.
+
+    Its weights are as small as they begin, so that an answer moves by a thousandth with what comes later.
+    """
     torch.manual_seed(0)
-    return BertForMaskedLM(BertConfig(vocab_size=BYTES, hidden_size=16, initializer_range=1.0, **LAYERS))
+    return BertForMaskedLM(BertConfig(vocab_size=BYTES, hidden_size=16, **LAYERS))
 
 
 @pytest.fixture
@@ -247,6 +250,19 @@ def test_a_run_does_not_go_on_with_other_weights_of_its_teacher(tmp_path, text):
         build(spec(tmp_path, text, teacher, method="bptt", checkpoint_every=1)).train(resume=True)
 
 
+def test_a_run_goes_on_where_its_teacher_and_its_text_have_moved(tmp_path, text):
+    def settings(teacher: Path, corpus: Path) -> RunSpec:
+        return spec(tmp_path, str(corpus), str(teacher), method="bptt", checkpoint_every=2, save_total_limit=1)
+
+    teacher, corpus = Path(save_teacher(tmp_path / "teacher", causal_lm("llama"))), Path(text)
+    build(settings(teacher, corpus)).train()
+    teacher, corpus = teacher.rename(tmp_path / "moved"), corpus.rename(tmp_path / "moved.txt")
+    assert build(settings(teacher, corpus).changed(max_steps=4)).train(resume=True).steps == 4
+    corpus.write_text("another text. " * 400, encoding="utf-8")
+    with pytest.raises(ValueError, match="data_fingerprint"):
+        build(settings(teacher, corpus).changed(max_steps=6)).train(resume=True)
+
+
 def test_smt_and_dmt_train_with_a_given_teacher_too(tmp_path, text):
     teacher = save_teacher(tmp_path / "teacher", causal_lm("llama"))
     plain = build(spec(tmp_path, text, teacher, output_dir=tmp_path / "a", max_steps=4, teacher_weight=0.0))
@@ -314,7 +330,14 @@ DAMAGE = {
     ),
     "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"{"), "cannot be loaded"),
     "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("token*")], "has no tokenizer"),
-    "an unknown type": (lambda folder: rewrite(folder, model_type="own"), "cannot be loaded"),
+    "an unknown type": (
+        lambda folder: rewrite(folder, model_type="own"),
+        "is of type 'own', which transformers does not know; give a causal",
+    ),
+    "the teacher of a run": (
+        lambda folder: tiny_teacher().save_pretrained(folder),
+        "is of type 'smt_teacher', which transformers does not know; give a causal",
+    ),
     "code of its own": (
         lambda folder: rewrite(folder, model_type="own", auto_map={"AutoConfig": "own.Config"}),
         "needs code of its own",
