@@ -53,7 +53,11 @@ def test_the_python_of_the_readme_works(text_file, monkeypatch, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert "".join(blocks).count("max_minutes=10") == 1
     for block in blocks:
-        short = block.replace("max_minutes=10", 'preset="tiny", max_steps=4').replace("runs/again", "runs/mine")
+        short = (
+            block.replace("max_minutes=10", "max_steps=4")
+            .replace('"text", dataset', '"tiny", dataset')
+            .replace("runs/again", "runs/mine")
+        )
         exec(compile(short, "README.md", "exec"), {})
     assert capsys.readouterr().out.startswith("The :func:`open` function")
     assert Path("prompt.safetensors").stat().st_size < 10_000

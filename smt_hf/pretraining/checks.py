@@ -13,7 +13,7 @@ from accelerate.utils import LoggerType, broadcast_object_list
 from smt_hf.data.dataset import SequenceDataset
 from smt_hf.hub.push import check_access
 from smt_hf.models.modeling_smt import SMTForCausalLM
-from smt_hf.runs.arguments import SMTPretrainingArguments
+from smt_hf.runs.arguments import WITH_TRUNK, SMTPretrainingArguments
 from smt_hf.runs.folder import Claim, RunFolder
 from smt_hf.runs.record import RunRecord
 
@@ -111,7 +111,7 @@ def check_consistency(
         ours, theirs = getattr(config, name), getattr(teacher.config, name)
         if ours != theirs:
             raise ValueError(f"{name} is {ours} in the model but {theirs} in the teacher; make them equal.")
-    if args.trunk_fraction and teacher.config.encoder_type not in ("causal", "projected"):
+    if args.trunk_fraction and teacher.config.encoder_type not in WITH_TRUNK:
         raise ValueError(
             f"trunk_fraction is {args.trunk_fraction:g}, and a {teacher.config.encoder_type} encoder has no "
             f"trunk that learns; make it 0, or the encoder causal or projected."

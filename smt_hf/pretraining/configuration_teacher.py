@@ -3,8 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from smt_hf.models.configuration_smt import OwnFields, check_sizes
-
-ENCODER_TYPES = ("causal", "projected", "bidirectional", "given")
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 
 @strict

@@ -23,6 +23,7 @@ from smt_hf.models.layers import (
 )
 from smt_hf.models.modeling_smt import SMTForCausalLM
 from smt_hf.models.readout import Readout
+from smt_hf.runs.arguments import WITH_TRUNK
 
 from .configuration_teacher import SMTTeacherConfig
 from .soft_targets import SoftTargets, States
@@ -54,7 +55,7 @@ class SMTTeacher(PreTrainedModel):
         self.registers = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         self.rotary = RotaryTable(config, config.context_length + config.num_memory_tokens)
         width, depth = config.hidden_size, config.num_hidden_layers
-        if config.encoder_type in ("causal", "projected"):
+        if config.encoder_type in WITH_TRUNK:
             self.convolution = nn.Conv1d(width, width, CONVOLUTION_WIDTH, groups=width, bias=False)
         if config.encoder_type in ("projected", "given"):
             size = config.trunk_size or (depth + 1) * width  # the embeddings are the first state

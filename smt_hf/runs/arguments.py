@@ -61,6 +61,9 @@ def kinds_of(cls: type, name: str) -> tuple[type, ...]:
 
 # Steps of a DMT rollout, which has at least so many.
 ROLLOUT_PARTS = ("dmt_label_every", "dmt_gradient_steps")
+# What makes labels; the first two have a trunk that learns the text by itself.
+WITH_TRUNK = ("causal", "projected")
+ENCODER_TYPES = (*WITH_TRUNK, "bidirectional", "given")
 # Shares of the budget, of which SMT gets the rest.
 BESIDE_SMT = ("trunk_fraction", "dmt_fraction", "bptt_fraction")
 # Weights of the terms of the SMT loss.

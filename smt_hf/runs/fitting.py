@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .arguments import BESIDE_SMT, ROLLOUT_PARTS
+from .arguments import BESIDE_SMT, ROLLOUT_PARTS, WITH_TRUNK
 
 Values = Mapping[str, Any]
 # Whether a value came from a preset, or is a default.
@@ -19,6 +19,9 @@ def fitted(values: Values, given: frozenset[str]) -> dict[str, Any]:
     """
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     changes: dict[str, Any] = {}
+    if values["encoder_type"] not in WITH_TRUNK and "trunk_fraction" not in given:
+        changes = {"trunk_fraction": 0.0}
+        numbers |= changes
     for fit in (phases, rollouts, batches, heads):
         try:
             changes |= fit(numbers, lambda name: name not in given)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .arguments import SMTPretrainingArguments, kinds_of, option
+from .arguments import ENCODER_TYPES, SMTPretrainingArguments, kinds_of, option
 from .config import read_yaml
 from .fitting import fitted
 
@@ -98,7 +98,7 @@ class RunSpec(SMTPretrainingArguments):
         "what makes labels: causal (registers that read a trunk), projected (a linear map of that trunk), "
         "given (a linear map of --teacher) or bidirectional (the paper's)",
         MODEL,
-        one_of=("causal", "projected", "bidirectional", "given"),
+        one_of=ENCODER_TYPES,
     )
 
     # No fields of the description: which of the others were given, rather than taken from the preset, and what

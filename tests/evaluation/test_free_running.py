@@ -17,8 +17,9 @@ from smt_hf.evaluation.free_running import (
     evaluate_rows,
     horizon_edges,
 )
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
 from smt_hf.pretraining.teacher import SMTTeacher, hand_over
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 SHARED = dict(
     vocab_size=11, hidden_size=16, num_memory_tokens=2, num_readout_layers=1, num_attention_heads=2

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from test_free_running import SHARED, tiny_model
 
 from smt_hf.evaluation.gradient_reach import bptt_gradient_reach, smt_gradient_reach
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
 from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 X = torch.randint(0, 11, (3, 6), generator=torch.Generator().manual_seed(3))
 Y = torch.tensor([1, 4, 9])

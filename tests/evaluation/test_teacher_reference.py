@@ -6,7 +6,7 @@ from test_free_running import assert_summary, rows, tiny_model, tiny_teacher
 
 from smt_hf.evaluation import teacher_reference
 from smt_hf.evaluation.teacher_reference import evaluate_prompt, evaluate_teacher
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import pytest
 
 from smt_hf.pretraining.assembly import build
 from smt_hf.pretraining.fitting import unused
+from smt_hf.runs.arguments import ENCODER_TYPES
 from smt_hf.runs.spec import RunSpec, load_preset, preset_names
 
 FREE = {"max_steps": 1, "disable_tqdm": True, "checkpoint_every": 0, "preset": "tiny"}
@@ -189,6 +190,15 @@ def test_processes_that_were_started_share_the_preset_s_batch(monkeypatch):
     assert RunSpec.of(**values).batch_size == 15
     assert RunSpec.of(**values, gradient_accumulation_steps=2).batch_size == 18
     assert RunSpec.of(**values, batch_size=16).batch_size == 16  # to be refused
+
+
+@pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
+def test_a_preset_s_trunk_phase_gives_way_to_an_encoder_without_a_trunk(encoder_type):
+    values = {"preset": "text", "encoder_type": encoder_type, "output_dir": "x", "max_steps": 1}
+    spec = RunSpec.of(**values)
+    learns = encoder_type in ("causal", "projected")
+    assert spec.trunk_fraction == (0.2 if learns else 0) and ("trunk_fraction" in spec.gave_way) != learns
+    assert RunSpec.of(**values, trunk_fraction=0.3).trunk_fraction == 0.3  # to be refused
 
 
 def test_parts_of_a_file_give_way_to_a_batch():

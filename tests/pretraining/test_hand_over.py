@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_training import TOKENS, WIDTH, random_ids, tiny_student, tiny_teacher
 
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES
 from smt_hf.pretraining.teacher import hand_over
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 
 def readings(teacher, model) -> tuple[torch.Tensor, torch.Tensor]:

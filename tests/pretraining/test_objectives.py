@@ -22,7 +22,6 @@ from tiny_training import (
 )
 
 from smt_hf.pretraining import objectives, schedule
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES
 from smt_hf.pretraining.objectives import (
     bptt_loss,
     cross_entropy,
@@ -34,6 +33,7 @@ from smt_hf.pretraining.objectives import (
     uniformity_loss,
 )
 from smt_hf.pretraining.phases import PHASES, Moment, Objective, draws
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 
 def surprise(logits: torch.Tensor, target: int) -> torch.Tensor:

@@ -8,8 +8,9 @@ import torch
 from tiny_training import CONTEXT, FUTURE, HEADS, TOKENS, VOCAB, WIDTH, random_ids, tiny_llama, tiny_teacher
 
 from smt_hf.models.layers import Block
-from smt_hf.pretraining.configuration_teacher import ENCODER_TYPES, SMTTeacherConfig
+from smt_hf.pretraining.configuration_teacher import SMTTeacherConfig
 from smt_hf.pretraining.teacher import SMTTeacher
+from smt_hf.runs.arguments import ENCODER_TYPES
 
 EPS = 1e-6
 
