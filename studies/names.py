@@ -113,6 +113,7 @@ def run(folder: Path, variant: str, cell: str, length: int, seed: int, seconds: 
         "cell": cell, "length": length, "method": method, "learning_rate": spec.learning_rate, "seed": seed,
         "accuracy": round(accuracy(model.eval(), tested), 4), "cpu_seconds": round(record.seconds, 1),
         "steps": record.steps, "tokens": record.tokens, "sequential_steps": record.sequential_steps,
+        "processor": describe_machine(torch.device("cpu"))["processor"],
     }  # fmt: skip
     (folder / RESULT).write_text(json.dumps(row), "utf-8")
 

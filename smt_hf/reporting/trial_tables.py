@@ -113,12 +113,21 @@ def teachers(rows: Rows) -> Table:
 
 
 def names(rows: Rows) -> Table:
-    cells = [
-        [f"{row['method']}, {row['learning_rate']:g}", f"{row['accuracy']:.3f}", f"{row['cpu_seconds']:.0f}",
-         f"{row['steps']:,}", f"{row['sequential_steps']:,}"]
+    """Accuracy of each method and rate: the mean of its seeds ± half their range."""
+    ways = [
+        {"way": f"{row['method']}, {row['learning_rate']:g}", **row}
         for row in sorted(rows, key=lambda row: (row["method"] != "smt", row["learning_rate"]))
+    ]
+
+    def mean(same: Rows, name: str) -> str:
+        return f"{statistics.mean(row[name] for row in same):,.0f}"
+
+    cells = [
+        [way, str(len(same)), spread([row["accuracy"] for row in same]),
+         *(mean(same, name) for name in ("cpu_seconds", "steps", "sequential_steps"))]
+        for way, same in grouped(ways, "way").items()
     ]  # fmt: skip
-    return markdown(["method, rate", "right", "CPU seconds", "steps", "sequential steps"], cells)
+    return markdown(["method, rate", "seeds", "right", "CPU seconds", "steps", "sequential steps"], cells)
 
 
 def scaling(rows: Rows) -> Table:
