@@ -90,6 +90,8 @@ def test_learning_curves_have_one_panel_for_each_cost_and_mark_where_dmt_begins(
         curve, mark, _ = axis.lines
         assert curve.get_ydata().tolist() == [0.3, 0.4, 0.8, 0.9]
         assert mark.get_xydata().tolist() == [[begins, 0.4]]
+    # A hundredth of the other method's steps is a place of its own.
+    assert [axis.get_xscale() for axis in picture.figure.axes] == ["linear", "linear", "log"]
 
 
 def test_bars_of_variants_stand_under_the_recipe_as_it_is(tmp_path):
