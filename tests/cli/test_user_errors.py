@@ -51,7 +51,7 @@ def pretrain(folder: Path, *words: object) -> list[object]:
 
 
 PRETRAIN = {
-    "unknown preset": (["--preset", "huge"], ["'huge'", "base, paper, small, tiny"]),
+    "unknown preset": (["--preset", "huge"], ["'huge'", "base, paper, small, text, tiny"]),
     "unknown cell": (["--cell", "gruu"], ["'gruu'", "gru, lstm", "module:Class"]),
     "a cell of no module": (["--cell", "no_such_module:Cell"], ["'no_such_module:Cell'"]),
     "a cell that its module lacks": (["--cell", "json:Cell"], ["'json'", "'Cell'"]),
