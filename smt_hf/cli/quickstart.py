@@ -32,7 +32,7 @@ Next:
   smt-hf chat                     talk to the model that comes with the package
   smt-hf chat {text}
                                   talk to the one that you just trained
-  smt-hf pretrain --preset text --tokenizer example --dataset my_text.txt --max-minutes 10 --output-dir runs/mine
+  smt-hf pretrain --preset text --tokenizer example --dataset my_text.txt --max-minutes 10 --output-dir mine
                                   train on a text of yours
   smt-hf export --to web --output-dir page
                                   put the model into a web page that shows its memory"""

@@ -17,7 +17,7 @@ CARD = """\
 # {title}
 
 A recurrent language model ({parameters:,} parameters, {cell} cell) whose whole state is {state_bytes:,} bytes
-per sequence, after ten tokens or a million. It was trained on {dataset} {how}.
+per sequence, after ten tokens or a million. It was trained on {dataset} {how}.{given}
 
 ## Use
 
@@ -126,6 +126,7 @@ def write_card(folder: Path, record: RunRecord) -> None:
     prompt, cell = record.prompt, record.cell
     facts = {
         "data fingerprint": record.data_fingerprint,
+        "given teacher's fingerprint": record.teacher_fingerprint,
         "seed": record.seed,
         "training": f"{record.seconds:.0f} s, {record.steps:,} steps, {record.tokens:,} tokens",
         "sequential steps": f"{record.sequential_steps:,} (cell applications that wait for one another)",
@@ -142,6 +143,7 @@ def write_card(folder: Path, record: RunRecord) -> None:
         state_bytes=record.state_bytes,
         dataset=code_span(dataset_name(record)),
         how=how(record),
+        given=given_teacher(record),
         path=python_text(record.hub_name),
         prompt=python_text(prompt or "The "),
         more=python_text(" ".join(prompt.split()[:2]) or "next "),
@@ -177,6 +179,20 @@ def how(record: RunRecord) -> str:
     if "bptt" in names:
         return f"{taught}, and at the end by backpropagation through time"
     return taught if steps > 1 else f"{taught}: without backpropagation through time"
+
+
+def given_teacher(record: RunRecord) -> str:
+    """What another language model taught, by the last part of its path."""
+    teacher, weight = record.spec.get("teacher"), record.spec.get("teacher_weight")
+    parts = []
+    if weight:
+        parts.append(f"{weight:g} of the loss is the distance to what it expects of each next token")
+    if record.method == "smt" and record.spec.get("encoder_type") == "given":
+        parts.append("a linear map of its hidden states makes the labels")
+    if not teacher or not parts:
+        return ""
+    name = teacher if HUB_DATASET.fullmatch(teacher) else Path(teacher).name
+    return f" The language model {code_span(name)} taught it: {', and '.join(parts)}."
 
 
 def in_prose(text: object) -> str:

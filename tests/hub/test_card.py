@@ -161,6 +161,27 @@ def test_a_card_names_the_phases_that_the_run_had(tmp_path, names, said):
     assert said in " ".join(card(tmp_path, phases=phases).text.split())
 
 
+@pytest.mark.parametrize(
+    ("method", "spec", "said"),
+    [
+        ("bptt", {"teacher_weight": 0.5}, "0.5 of the loss is the distance to what it expects of each next"),
+        ("smt", {"teacher_weight": 0, "encoder_type": "given"}, "a linear map of its hidden states makes the"),
+        ("smt", {"teacher_weight": 1, "encoder_type": "given"}, "1 of the loss is the distance to what it"),
+    ],
+)  # fmt: skip
+def test_a_card_tells_what_a_given_model_taught(tmp_path, method, spec, said):
+    found = card(
+        tmp_path, method=method, spec={"teacher": "/home/me/llama", **spec}, teacher_fingerprint="ab12"
+    )
+    text = " ".join(found.text.split())
+    assert f"The language model `llama` taught it: {said}" in text and "/home/me" not in text
+    assert "given teacher's fingerprint: ab12" in text
+
+
+def test_a_card_without_a_given_model_names_none(tmp_path):
+    assert "taught it:" not in card(tmp_path, spec={"teacher_weight": 0.5}).text
+
+
 def test_a_run_without_evaluation_says_so(tmp_path):
     assert "Not evaluated" in card(tmp_path, final={}).text
 
