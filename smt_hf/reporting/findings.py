@@ -16,6 +16,8 @@ from .study import Evaluation, Run, Study, in_metric
 
 # A variant that changes nothing but these is another size of memory.
 SIZES = {"hidden-size", "num-memory-tokens"}
+# Variants of a recipe that are a preset of their own, so that users may have them by its name.
+PRESETS = {"projected": "text"}
 
 
 def parts(study: Study, variants: bool = False) -> dict[int, list[Row]]:
@@ -80,14 +82,14 @@ def gradient_reach(runs: Iterable[Run]) -> list[float]:
     return [statistics.median(x for x in found if x is not None) for found in zip_longest(*reaches)]
 
 
-def teacher_values(study: Study, part: list[Row]) -> dict[str, dict[int, list[float]]]:
-    """Cell → length tested → what the teacher's own labels and readout score, for each seed.
+def teacher_values(study: Study, part: list[Row], variant: str = "") -> dict[str, dict[int, list[float]]]:
+    """Cell → length tested → what the teacher's own labels and readout score, for each seed of a variant.
 
     A task: at the training length. Text and images: at the end of each horizon, and over all as length 0.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for key, runs in best_runs(study, part).items():
-        for run in runs if key.method == "smt" and not key.variant else []:
+        for run in runs if key.method == "smt" and key.variant == variant else []:
             teacher = (run.probes or {}).get("teacher")
             bytes_per_token = run.record.bytes_per_token if run.record else None
             whole = in_metric(teacher, study.metric, bytes_per_token) if teacher else None
@@ -135,7 +137,10 @@ def ablations(part: list[Row]) -> dict[Series, dict[str, list[float]]]:
 
 
 class Summary(NamedTuple):
-    """A line of the table on top: the scores of all seeds where they were trained; [] where there is none."""
+    """A line of the table on top: the scores of all seeds where they were trained; [] where there is none.
+
+    variant: of SMT, empty for the recipe as it is; BPTT is that of the recipe.
+    """
 
     length: int
     cell: str
@@ -143,23 +148,34 @@ class Summary(NamedTuple):
     bptt: list[float]
     bptt_learning_rate: float | None
     teacher: list[float]
+    variant: str = ""
+
+    @property
+    def preset(self) -> str:
+        """What follows the name of what the line is of."""
+        return f", preset {PRESETS[self.variant]}" if self.variant else ""
 
 
 def summary(study: Study) -> list[Summary]:
-    """One line for each training length and cell of the recipe as it is."""
+    """One line for each training length and cell of the recipe as it is, and one for a preset's variant."""
     lines = []
-    for length, part in parts(study).items():
-        groups, teachers = groups_of(part), teacher_values(study, part)
-        best = {(key.cell, key.method): key for key in best_groups(part)}
+    for length, part in parts(study, variants=True).items():
+        groups = groups_of(part)
+        best = {(key.cell, key.variant, key.method): key for key in best_groups(part)}
         for cell in sorted({row["cell"] for row in part}):
-            smt, bptt = best.get((cell, "smt")), best.get((cell, "bptt"))
-            lines.append(
-                Summary(
-                    length, cell,
-                    scores(groups[smt]) if smt else [],
-                    scores(groups[bptt]) if bptt else [],
-                    bptt.learning_rate if bptt else None,
-                    teachers.get(cell, {}).get(0, []),
-                )
-            )  # fmt: skip
+            bptt = best.get((cell, "", "bptt"))
+            for variant in ("", *PRESETS):
+                smt = best.get((cell, variant, "smt"))
+                if smt is None and (variant or bptt is None):
+                    continue
+                lines.append(
+                    Summary(
+                        length, cell,
+                        scores(groups[smt]) if smt else [],
+                        scores(groups[bptt]) if bptt else [],
+                        bptt.learning_rate if bptt else None,
+                        teacher_values(study, part, variant).get(cell, {}).get(0, []),
+                        variant,
+                    )
+                )  # fmt: skip
     return lines

@@ -100,7 +100,7 @@ def summary_table(experiments: Sequence[tuple[str, Study]]) -> str:
             smt, bptt = figures(line, experiment.metric)
             chance = "" if experiment.chance is None else f"{experiment.chance:.3f}"
             teacher = spread(line.teacher) if line.teacher else ""
-            names = [link(title), escape(cell_name(line.cell)), str(line.length)]
+            names = [link(title), escape(cell_name(line.cell) + line.preset), str(line.length)]
             rows.append(("", [*names, smt, bptt, teacher, chance, escape(experiment.metric)]))
     head = ["experiment", "cell", "length", "SMT → DMT", "best BPTT", "teacher", "chance", "metric"]
     note = (

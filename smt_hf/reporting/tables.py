@@ -29,7 +29,7 @@ from .trial_tables import trial_tables
 
 # Recipes that change a part of another: they have a section each, and no row on top.
 CHANGES = {"ablations", "compression", "normalisation", "sweeps", "finetune"}
-README_TASKS = ("retrieval", "reverse-copy", "stack", "recall", "python-docs")
+README_TASKS = ("retrieval", "reverse-copy", "stack", "recall", "python-docs, preset text")
 REACHES = {"retrieval256": "retrieval at 256", "text": "text"}
 DISTANCES = (8, 16, 32, 62, 127, 254)
 
@@ -131,7 +131,7 @@ def summary_table(tasks: list[Study]) -> Table:
                 far[key.method] = spread(found) if found else ""
             rows.append(
                 [
-                    part[0]["task"].replace(":num_keys=8", ", 8 keys in all"),
+                    part[0]["task"].replace(":num_keys=8", ", 8 keys in all") + line.preset,
                     cell_name(line.cell), f"{line.length:,}",
                     "/".join(str(len(values)) for values in (line.smt, line.bptt)),
                     *(spread(values) if values else "" for values in (line.smt, line.bptt, line.teacher)),

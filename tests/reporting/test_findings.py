@@ -126,8 +126,19 @@ def test_ablations_are_the_variants_that_change_more_than_the_size():
 def test_the_summary_has_the_best_bptt_and_the_teacher_of_every_seed(tmp_path):
     one = experiment(tmp_path, STACK, probes=PROBES)
     gru, transformer = summary(one)
-    assert gru == (64, "gru", [0.99, 0.97], [0.9, 0.7], 1e-3, [0.95, 0.95])
-    assert transformer == (64, "transformer", [0.5], [0.25], 3e-4, [0.95])
+    assert gru == (64, "gru", [0.99, 0.97], [0.9, 0.7], 1e-3, [0.95, 0.95], "")
+    assert transformer == (64, "transformer", [0.5], [0.25], 3e-4, [0.95], "")
+
+
+def test_the_summary_has_a_line_for_a_preset_beside_the_same_bptt(tmp_path):
+    table = [
+        *rows("gru", "smt", 2e-3, {64: 0.6}), *rows("gru", "bptt", 1e-3, {64: 0.9}),
+        *rows("gru", "smt", 2e-3, {64: 0.7}, variant="projected"),
+        *rows("gru", "smt", 2e-3, {64: 0.8}, variant="num-labels=4"),
+    ]  # fmt: skip
+    plain, preset = summary(experiment(tmp_path, table))
+    assert (plain.smt, plain.bptt, plain.preset) == ([0.6], [0.9], "")
+    assert (preset.smt, preset.bptt, preset.preset) == ([0.7], [0.9], ", preset text")
 
 
 def test_a_teacher_of_text_is_in_bits_by_horizon_and_as_a_whole_under_zero(tmp_path):
