@@ -189,10 +189,12 @@ def given_teacher(record: RunRecord) -> str:
         parts.append(f"{weight:g} of the loss is the distance to what it expects of each next token")
     if record.method == "smt" and record.spec.get("encoder_type") == "given":
         parts.append("a linear map of its hidden states makes the labels")
+    if record.spec.get("teacher_embeddings"):
+        parts.append("embedding and head started from its own, narrowed")
     if not teacher or not parts:
         return ""
     name = teacher if HUB_DATASET.fullmatch(teacher) else Path(teacher).name
-    return f" The language model {code_span(name)} taught it: {', and '.join(parts)}."
+    return f" The language model {code_span(name)} taught it: {'; '.join(parts)}."
 
 
 def in_prose(text: object) -> str:

@@ -15,6 +15,7 @@ from .configuration_teacher import SMTTeacherConfig
 from .soft_targets import SoftTargets, own_tokenizer
 from .stored_targets import read_once
 from .teacher import SMTTeacher
+from .token_vectors import start_from
 from .trainer import SMTPretrainer
 
 SIZES = ("hidden_size", "num_memory_tokens", "num_readout_layers", "num_attention_heads")
@@ -65,13 +66,16 @@ def build(spec: RunSpec, command: list[str] | None = None) -> SMTPretrainer:
         "teacher_fingerprint": soft_targets.fingerprint if soft_targets is not None else None,
     }
     teacher = teacher_of(spec, soft_targets, vocab_size, **lengths) if spec.method == "smt" else None
-    train = data.train
+    train, given_model = data.train, soft_targets
     if spec.teacher_top is not None and soft_targets is not None and spec.teacher_weight:
         assert isinstance(train, TokenWindows)  # as text is
         train, soft_targets = read_once(soft_targets, train, spec.teacher_top, spec.disable_tqdm), None
-    return SMTPretrainer(
+    trainer = SMTPretrainer(
         model, teacher, spec, train, data.validation, tokenizer, known=known, soft_targets=soft_targets
     )
+    if given_model is not None and spec.teacher_embeddings:  # it has been checked by now
+        start_from(given_model, model, *([teacher] if teacher is not None else []))
+    return trainer
 
 
 def model_config(spec: RunSpec, vocab_size: int, **special_tokens: Any) -> SMTConfig:

@@ -189,10 +189,11 @@ def unused(spec: RunSpec, length: int | None = None) -> dict[str, list[str]]:
         (spec.bptt_fraction == 0, "bptt_fraction is 0", ("bptt_learning_rate",)),
         (spec.encoder_type == "bidirectional", "encoder_type is bidirectional", ("trunk_weight",)),
         (spec.encoder_type == "given", "encoder_type is given", ("trunk_weight", "num_encoder_layers")),
-        (spec.teacher is None, "there is no teacher", ("teacher_weight",)),
+        (spec.teacher is None, "there is no teacher", ("teacher_weight", "teacher_embeddings")),
         (spec.teacher_weight == 0, "teacher_weight is 0", ("teacher_top",)),
         (
-            spec.teacher_weight == 0 and (spec.encoder_type != "given" or bptt or not trains_teacher(spec)),
+            spec.teacher_weight == 0 and not spec.teacher_embeddings
+            and (spec.encoder_type != "given" or bptt or not trains_teacher(spec)),
             "teacher_weight is 0 (but for its tokenizer)", ("teacher",),
         ),
         (not start, "there is no curriculum_start_length", ("curriculum_fraction",)),

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from smt_hf.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from smt_hf.example import FOLDER as EXAMPLE
 
 States = tuple[torch.Tensor, ...]
 KINDS = "give a causal language model, such as a GPT-2, Llama or Mamba"
@@ -35,7 +36,8 @@ class SoftTargets:
 
     @classmethod
     def load(cls, name: str, vocab_size: int | None = None, half: bool | None = None) -> "SoftTargets":
-        """half: bfloat16, by default where there is an accelerator.
+        """name: a folder, a name on the Hub, or "example", the model of the package; half: bfloat16, by default
+        where there is an accelerator.
 
         Raises ValueError, in one sentence, for what is no causal language model, is not to be had, or needs
         code of its own.
@@ -47,7 +49,11 @@ class SoftTargets:
         dtype = torch.bfloat16 if half else torch.float32
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+                place_of(name),
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
             model, info = loaded
         except Exception as error:  # `transformers` and the Hub raise many kinds
@@ -126,13 +132,17 @@ class SoftTargets:
         return F.log_softmax(logits[..., : self.vocab_size].float(), dim=-1)
 
 
+def place_of(name: str) -> str:
+    return str(EXAMPLE) if name == "example" else name
+
+
 def check_kind(name: str) -> None:
     """Raise ValueError where a teacher has no configuration, or that of no causal language model."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place_of(name), trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"teacher {name!r} {why_not(name, error)}") from error
     kind = config.model_type
@@ -144,7 +154,8 @@ def own_tokenizer(teacher: str, asked: str | None) -> Any:
     """The tokenizer of a given teacher. Raises ValueError where it has none, or another one was asked for."""
     check_kind(teacher)
     try:
-        tokenizer = load_tokenizer(str(Path(teacher).resolve()) if Path(teacher).exists() else teacher)
+        folder = Path(place_of(teacher))
+        tokenizer = load_tokenizer(str(folder.resolve()) if folder.exists() else teacher)
     except ValueError as error:
         raise ValueError(
             f"teacher {teacher!r} has no tokenizer that loads; give a model that was saved with its own."

@@ -24,6 +24,7 @@ def trial_tables(folder: Path) -> dict[str, Callable[[], Table]]:
             "teachers": ("teachers", teachers),
             "teachers-example": ("teachers-example", teachers),
             "teachers-mixture": ("teachers-mixture", teachers),
+            "teachers-started": ("teachers-started", teachers),
             "names": ("names", names),
             "tried-stack": ("exploration-stack", tried_stack),
             "tried-text": ("exploration-text", tried_text),

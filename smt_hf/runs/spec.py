@@ -64,9 +64,12 @@ class RunSpec(SMTPretrainingArguments):
 
     teacher: str | None = option(
         None,
-        "causal language model (folder or Hub name) that says soft targets, brings the tokenizer, and makes "
-        "labels if --encoder-type is given",
+        "causal language model (folder, Hub name, or example, that of the package) that says soft targets, "
+        "brings the tokenizer, and makes labels if --encoder-type is given",
         MODEL,
+    )
+    teacher_embeddings: bool = option(
+        True, "start embedding and head from the teacher's, narrowed to the model's width", MODEL
     )
     teacher_top: int | None = option(
         None,

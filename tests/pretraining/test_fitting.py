@@ -132,7 +132,10 @@ NO_USE: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     ),
     "no BPTT": ({"bptt_learning_rate": 1e-3}, {"bptt_fraction is 0": ["bptt_learning_rate"]}),
     "BPTT at the end": ({"bptt_fraction": 0.1, "bptt_learning_rate": 1e-3, "rollout_length": 4}, {}),
-    "nobody to heed": ({"teacher_weight": 0.3}, {"there is no teacher": ["teacher_weight"]}),
+    "nobody to heed": (
+        {"teacher_weight": 0.3, "teacher_embeddings": True},
+        {"there is no teacher": ["teacher_embeddings", "teacher_weight"]},
+    ),
     "no curriculum": (
         {"curriculum_fraction": 0.5},
         {"there is no curriculum_start_length": ["curriculum_fraction"]},

@@ -295,9 +295,10 @@ def test_a_teacher_that_cannot_teach_is_refused_before_any_work(tmp_path, text, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_answers_nan_is_refused(tmp_path, text):
+@pytest.mark.parametrize("part", ["ln_f", "wte"])
+def test_a_teacher_that_answers_nan_is_refused(tmp_path, text, part):
     broken = causal_lm("gpt2")
-    torch.nn.init.constant_(broken.transformer.ln_f.weight, float("nan"))
+    torch.nn.init.constant_(getattr(broken.transformer, part).weight, float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         build(spec(tmp_path, text, save_teacher(tmp_path / "teacher", broken)))
 

@@ -38,14 +38,14 @@ def shake(module: torch.nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
+def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     """A model that a teacher may be given, wider and less deep than one of its own."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=64, initializer_range=0.3, pad_token_id=None,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    config: dict[str, Any] = {
+        "vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": 64, "initializer_range": 0.3, "pad_token_id": None,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval()
 
 
 def tiny_teacher(encoder_type: str = "causal", seed: int = 0, **changes: Any) -> SMTTeacher:

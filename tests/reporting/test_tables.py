@@ -157,6 +157,7 @@ RECORDS: dict[str, list[dict]] = {
     "trials-prepack-epyc": [{"model": "smt-gru", "rows": 2, "plain": 0.004, "prepacked": 0.002}],
     "teachers-example": [{"variant": "bptt", "seed": 0, "bits_per_byte": 2.0, "cpu_seconds": 4.2, "steps": 7}],
     "teachers-mixture": [{"variant": "stored", "seed": 0, "bits_per_byte": 1.7, "cpu_seconds": 9, "steps": 8}],
+    "teachers-started": [{"variant": "started", "seed": 0, "bits_per_byte": 1.6, "cpu_seconds": 9, "steps": 8}],
     "names": [
         {"method": name, "learning_rate": rate, "accuracy": right, "cpu_seconds": 60.1,
          "steps": 2000 + 9 * seed, "sequential_steps": 3000}
@@ -186,6 +187,7 @@ WANTED = {
     "prepack-epyc": [["2", "4.00", "2.00", "0.50"]],
     "teachers-example": [["bptt", "1", "2.000", "4", "7"]],
     "teachers-mixture": [["stored", "1", "1.700", "9", "8"]],
+    "teachers-started": [["started", "1", "1.600", "9", "8"]],
     "names": [
         ["smt, 0.002", "2", "0.600±0.100", "60", "2,009", "3,000"],
         ["bptt, 0.0003", "1", "0.500", "60", "2,000", "3,000"],

@@ -15,8 +15,11 @@ teachers = load("teachers")
 @pytest.mark.parametrize("name", teachers.VARIANTS)
 def test_each_variant_is_a_run_and_asks_a_teacher_where_its_name_says_so(name):
     spec = make_spec({**teachers.values_of(name, "llama"), "max_minutes": 7, "output_dir": "runs/one"})
-    assert spec.tokenizer == "llama" and (spec.teacher_top is not None) == (name in ("stored", "mixture"))
+    assert spec.tokenizer == "llama" and (spec.teacher_top is not None) == (
+        name in ("stored", "started", "mixture")
+    )
     assert spec.teacher == (None if name == "bptt" else "llama")
+    assert spec.teacher_embeddings == (name == "started")
 
 
 def test_bits_are_those_of_the_labels_over_the_bytes_of_a_token(monkeypatch):
