@@ -5,7 +5,7 @@
     python studies/teachers.py table TEACHER RUNS > results/teachers.json
 
 results/teachers-example.json: TEACHER is smt_hf/example, the variants are bptt and stored.
-results/teachers-started.json: the same teacher, the variants are stored and started.
+results/teachers-started.json: the same teacher, the variants are stored, started and embeddings.
 results/teachers-mixture.json: the same teacher, --cpu-seconds 1800, the variants are stored and mixture.
 
 train: a small Llama of `transformers` that reads bytes, by Trainer; writes its folder.
@@ -48,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft": {**BPTT, "teacher": TAUGHT},
     "stored": {**BPTT, "teacher": TAUGHT, "teacher_top": 16},
     "started": {**BPTT, "teacher": TAUGHT, "teacher_top": 16, "teacher_embeddings": True},
+    "embeddings": {**BPTT, "teacher": TAUGHT, "teacher_weight": 0.0, "teacher_embeddings": True},
     "mixture": {
         "method": "smt", "sequence_length": 96, "teacher": TAUGHT, "teacher_top": 16, "dmt_gradient_steps": 8,
         "dmt_imitation_weight": 3, "dmt_fraction": 0.15, "bptt_fraction": 0.7, "bptt_learning_rate": 1e-3,

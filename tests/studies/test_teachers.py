@@ -19,7 +19,8 @@ def test_each_variant_is_a_run_and_asks_a_teacher_where_its_name_says_so(name):
         name in ("stored", "started", "mixture")
     )
     assert spec.teacher == (None if name == "bptt" else "llama")
-    assert spec.teacher_embeddings == (name == "started")
+    assert spec.teacher_embeddings == (name in ("started", "embeddings"))
+    assert (spec.teacher_weight == 0) == (name == "embeddings")
 
 
 def test_bits_are_those_of_the_labels_over_the_bytes_of_a_token(monkeypatch):
