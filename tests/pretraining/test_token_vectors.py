@@ -84,10 +84,10 @@ def test_a_teacher_of_whom_nothing_is_asked_is_told(tmp_path, text, weight, embe
 
 
 def test_the_model_of_the_package_is_a_teacher_by_its_name(tmp_path, text):
-    trainer = build(spec(tmp_path, text, "example", method="bptt", teacher_weight=0.0))
+    asked = spec(tmp_path, text, "example", method="bptt", teacher_weight=0.0)
     given, _ = load_example()
-    assert trainer.args.teacher == "example" and trainer.model.config.vocab_size == given.config.vocab_size
-    student = trainer.model
+    student = build(asked).model
+    assert asked.teacher == "example" and student.config.vocab_size == given.config.vocab_size
     drawn = build(spec(tmp_path, text, "example", method="bptt", teacher_embeddings=False)).model
     start_from(SoftTargets(given), drawn)
     for one, other in zip(weights(student), weights(drawn), strict=True):
