@@ -186,8 +186,9 @@ def given_teacher(record: RunRecord) -> str:
     teacher, weight = record.spec.get("teacher"), record.spec.get("teacher_weight")
     parts = []
     if weight:
-        parts.append(f"{weight:g} of the loss is the distance to what it expects of each next token")
-    if record.method == "smt" and record.spec.get("encoder_type") == "given":
+        parts.append(f"{weight:g} of the readout's loss is the distance to what it expects of each next token")
+    names = [phase["name"] for phase in record.phases] or [record.method]
+    if {"smt", "dmt"} & set(names) and record.spec.get("encoder_type") == "given":
         parts.append("a linear map of its hidden states makes the labels")
     if record.spec.get("teacher_embeddings"):
         parts.append("embedding and head started from its own, narrowed")
@@ -262,10 +263,9 @@ def card_metadata(record: RunRecord) -> Any:
         )
         results.append(result)
     teacher = record.spec.get("teacher")
+    on_hub = teacher and HUB_DATASET.fullmatch(teacher) and not Path(teacher).exists()
     return ModelCardData(
-        base_model=teacher
-        if teacher and HUB_DATASET.fullmatch(teacher) and not Path(teacher).exists()
-        else None,
+        base_model=teacher if on_hub else None,
         language="en" if dataset == "python-docs" else None,
         license="apache-2.0",
         library_name="transformers",

@@ -173,14 +173,17 @@ class Objective(nn.Module):
         self.model, self.teacher, self.args, self.soft_targets = model, teacher, args, soft_targets
 
     def forward(self, phase: str, batch: dict[str, Any], **draws):
-        if IDS in batch:
-            said = spread(batch[IDS], batch[LOGPROBS], self.model.config.vocab_size)
-            batch = {**batch, "soft_targets": said}
-        elif self.soft_targets is not None and self.args.teacher_weight:
-            shared = self.teacher is not None and self.teacher.given is self.soft_targets
-            if shared and PHASES[phase].needs_teacher:
-                said, states = self.soft_targets.with_states(batch["input_ids"])
-                batch = {**batch, "soft_targets": said, "hidden_states": states}
-            else:
-                batch = {**batch, "soft_targets": self.soft_targets(batch["input_ids"])}
+        if phase != "trunk":  # it learns from the text alone
+            batch = {**batch, **self._said_of(batch, PHASES[phase].needs_teacher)}
         return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)
+
+    def _said_of(self, batch: dict[str, Any], needs_teacher: bool) -> dict[str, Any]:
+        """What the given model says of a batch, if it is asked; its states too, where they make labels."""
+        if IDS in batch:
+            return {"soft_targets": spread(batch[IDS], batch[LOGPROBS], self.model.config.vocab_size)}
+        if self.soft_targets is None or not self.args.teacher_weight:
+            return {}
+        if needs_teacher and self.teacher is not None and self.teacher.given is self.soft_targets:
+            said, states = self.soft_targets.with_states(batch["input_ids"])
+            return {"soft_targets": said, "hidden_states": states}
+        return {"soft_targets": self.soft_targets(batch["input_ids"])}

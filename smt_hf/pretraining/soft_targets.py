@@ -95,7 +95,8 @@ class SoftTargets:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the configuration and the weights, and not with the precision they are loaded in."""
-        config = {name: value for name, value in self.model.config.to_diff_dict().items() if name != "dtype"}
+        config = self.model.config.to_diff_dict()
+        config = {name: config[name] for name in config if name not in ("dtype", "transformers_version")}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -95,7 +95,7 @@ def read_once(soft_targets: SoftTargets, windows: TokenWindows, top: int, quiet:
         top,
     ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    path = windows.path.with_name(f"{windows.path.stem}-said-{key}.bin")
+    path = windows.path.with_name(f"said-{key}.bin")  # not by the text's path: texts move
     with locked(path.with_suffix(".lock")), naming(path):
         if not path.exists():
             part = path.with_suffix(".part")

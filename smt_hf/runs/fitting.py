@@ -34,13 +34,17 @@ def phases(values: Values, free: Free) -> dict[str, Any]:
     """A phase that was given its share leaves the others theirs of what remains, so that SMT keeps some."""
     shares = {name: values[name] for name in BESIDE_SMT}
     given = sum(share for name, share in shares.items() if not free(name))
-    if sum(shares.values()) < 1 or not 0 <= given <= 1:
+    if round(sum(shares.values()), 9) < 1 or not 0 <= given <= 1:
         return {}
     return {name: round(share * (1 - given), 6) for name, share in shares.items() if free(name)}
 
 
 def rollouts(values: Values, free: Free) -> dict[str, Any]:
+    """A rollout is as long as its parts. Stretches longer than every n-th step would leave no step out."""
     length = values["rollout_length"]
+    every, steps = ROLLOUT_PARTS
+    if not free(every) and free(steps) and 1 < values[every] < values[steps]:
+        return {steps: 1, **rollouts({**values, steps: 1}, free)}
     longer = [name for name in ROLLOUT_PARTS if values[name] > length >= 1]
     given = [values[name] for name in longer if not free(name)]
     if not given:

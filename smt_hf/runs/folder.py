@@ -23,6 +23,8 @@ from .record import FILE, RunRecord
 FIXED = ("method", "model", "teacher", "data_fingerprint", "teacher_fingerprint")
 # What a path leads to, where its fingerprint is known, counts instead of the path: data and teachers move.
 SAME_BY = {"dataset": "data_fingerprint", "teacher": "teacher_fingerprint"}
+# Of a description of a model: where it was, and who wrote it.
+PLACES = ("base_model_name_or_path", "transformers_version")
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
 BUDGETS = ("max_steps", "max_minutes")
@@ -155,7 +157,8 @@ class RunFolder:
         for name in FIXED:
             mine, now = getattr(old, name), as_read_back(getattr(new, name))
             if isinstance(mine, dict) and isinstance(now, dict):
-                pairs += [(f"{name}'s {key}", mine.get(key), now.get(key)) for key in {**mine, **now}]
+                keys = [key for key in {**mine, **now} if key not in PLACES]
+                pairs += [(f"{name}'s {key}", mine.get(key), now.get(key)) for key in keys]
             elif name == "teacher_fingerprint" and mine is None:
                 continue  # an earlier version wrote none
             elif name not in spec:

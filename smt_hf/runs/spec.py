@@ -7,6 +7,7 @@ then the preset, then a file, then flags.
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,7 @@ def convert(name: str, value: Any, source: str = "") -> Any:
     if value is None and type(None) in kinds:
         return None
     if name in PATHS and str(value).startswith("~"):
-        return str(Path(value).expanduser())
+        return os.path.expanduser(value)  # as it is where there is no such user
     if isinstance(value, str) and kind is not str:
         text = value.strip()
         try:

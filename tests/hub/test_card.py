@@ -164,9 +164,9 @@ def test_a_card_names_the_phases_that_the_run_had(tmp_path, names, said):
 @pytest.mark.parametrize(
     ("method", "spec", "said"),
     [
-        ("bptt", {"teacher_weight": 0.5}, "0.5 of the loss is the distance to what it expects of each next"),
+        ("bptt", {"teacher_weight": 0.5}, "0.5 of the readout's loss is the distance to what it expects of"),
         ("smt", {"teacher_weight": 0, "encoder_type": "given"}, "a linear map of its hidden states makes the"),
-        ("smt", {"teacher_weight": 1, "encoder_type": "given"}, "1 of the loss is the distance to what it"),
+        ("smt", {"teacher_weight": 1, "encoder_type": "given"}, "1 of the readout's loss is the distance to"),
         ("smt", {"teacher_weight": 0, "teacher_embeddings": True}, "embedding and head started from its own,"),
     ],
 )  # fmt: skip

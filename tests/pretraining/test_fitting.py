@@ -204,6 +204,23 @@ def test_a_preset_s_trunk_phase_gives_way_to_an_encoder_without_a_trunk(encoder_
     assert RunSpec.of(**values, trunk_fraction=0.3).trunk_fraction == 0.3  # to be refused
 
 
+def test_every_n_th_step_that_was_given_ends_the_preset_s_stretches_of_steps():
+    values = {"preset": "text", "output_dir": "x", "max_steps": 1}
+    spec = RunSpec.of(**values, dmt_label_every=4)
+    assert (spec.dmt_gradient_steps, spec.gave_way) == (1, {"dmt_gradient_steps": 8})
+    assert RunSpec.of(**values, dmt_label_every=16).dmt_gradient_steps == 8
+    assert RunSpec.of(**values, dmt_label_every=4, dmt_gradient_steps=8).dmt_gradient_steps == 8
+
+
+def test_shares_whose_sum_is_one_but_for_rounding_are_fitted():
+    values = {"preset": "text", "output_dir": "x", "max_steps": 1}
+    assert RunSpec.of(**values, dmt_fraction=0.7, bptt_fraction=0.1).trunk_fraction < 0.2
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other():
+    assert RunSpec.of(output_dir="~nobody-here/x", max_steps=1).output_dir == "~nobody-here/x"
+
+
 def test_parts_of_a_file_give_way_to_a_batch():
     """Values of a record that were not given, as those of a preset."""
     from smt_hf.runs.spec import make_spec

@@ -251,8 +251,10 @@ def test_a_run_does_not_go_on_with_other_weights_of_its_teacher(tmp_path, text):
 
 
 def test_a_run_goes_on_where_its_teacher_and_its_text_have_moved(tmp_path, text):
+    given = {"checkpoint_every": 2, "save_total_limit": 1, "encoder_type": "given"}
+
     def settings(teacher: Path, corpus: Path) -> RunSpec:
-        return spec(tmp_path, str(corpus), str(teacher), method="bptt", checkpoint_every=2, save_total_limit=1)
+        return spec(tmp_path, str(corpus), str(teacher), **given)
 
     teacher, corpus = Path(save_teacher(tmp_path / "teacher", causal_lm("llama"))), Path(text)
     build(settings(teacher, corpus)).train()
@@ -370,3 +372,25 @@ def test_a_name_that_leads_to_no_model_is_refused_as_a_teacher(tmp_path, text, n
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"^teacher '{name}' {said}"):
         build(spec(tmp_path, text, name))
+
+
+def test_the_trunk_s_phase_asks_nothing_of_a_given_model(tmp_path, text, monkeypatch):
+    asked: list[int] = []
+    trainer = build(spec(tmp_path, text, "example", max_steps=4, trunk_fraction=0.5, dmt_fraction=0.25))
+    said = trainer.soft_targets
+    assert said is not None
+    read = SoftTargets._read
+
+    def counted(self: SoftTargets, input_ids: torch.Tensor, **options: Any) -> Any:
+        asked.append(len(input_ids))
+        return read(self, input_ids, **options)
+
+    monkeypatch.setattr(SoftTargets, "_read", counted)
+    trainer.train()
+    assert len(asked) == 2  # a step of SMT and one of DMT
+
+
+def test_a_fingerprint_holds_for_the_next_version_of_transformers(monkeypatch):
+    before = SoftTargets(causal_lm("llama")).fingerprint
+    monkeypatch.setattr("transformers.configuration_utils.__version__", "99.0.0")
+    assert SoftTargets(causal_lm("llama")).fingerprint == before
