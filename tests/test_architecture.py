@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"models", "data"},
     "reporting": {"models", "data", "runs"},
     "hub": {"models", "data", "runs"},
-    "pretraining": {"models", "data", "evaluation", "example", "hub", "runs"},
+    "pretraining": {"models", "data", "evaluation", "hub", "runs"},
     "experiments": {"models", "data", "evaluation", "pretraining", "runs"},
     "benchmark": {"models", "data", "pretraining", "runs"},
     "export": {"models", "runs"},

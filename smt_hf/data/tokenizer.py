@@ -97,6 +97,11 @@ def symbol_tokenizer(symbols: Sequence[str]) -> PreTrainedTokenizerBase:
     )
 
 
+def place_of(name: str) -> str:
+    """The folder of the model of the package by its name, "example"; any other name as it is."""
+    return str(EXAMPLE) if name == "example" else name
+
+
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """`"byte"`, `"example"`, a folder written by `save_pretrained`, or a tokenizer's name on the Hub.
 
@@ -110,8 +115,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
         return byte_tokenizer()
     from transformers import AutoTokenizer
 
-    if name == "example":
-        name = str(EXAMPLE)
+    name = place_of(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # made up where there is a config.json alone

@@ -39,6 +39,7 @@ class PhaseRow:
     share: (args) → its part of the budget. learning_rate: (args) → its peak.
     needs_teacher: whether it is left out of a run without one. may_grow: whether it may follow the length
     curriculum, which the first such phase of a run does.
+    heeds_soft_targets: whether its loss has a part for what a given model says.
     at_end, before_evaluation: (teacher, model) → what happens then.
     """
 
@@ -49,6 +50,7 @@ class PhaseRow:
     learning_rate: Callable[[Args], float]
     needs_teacher: bool = True
     may_grow: bool = True
+    heeds_soft_targets: bool = True
     at_end: Callable[..., None] | None = None
     before_evaluation: Callable[..., None] | None = None
 
@@ -95,6 +97,7 @@ PHASES: dict[str, PhaseRow] = {
         share=lambda args: args.trunk_fraction,
         learning_rate=lambda args: args.learning_rate,
         may_grow=False,
+        heeds_soft_targets=False,
     ),
     "smt": PhaseRow(
         loss=lambda model, teacher, batch, args, **draws: objectives.smt_loss(
@@ -173,9 +176,10 @@ class Objective(nn.Module):
         self.model, self.teacher, self.args, self.soft_targets = model, teacher, args, soft_targets
 
     def forward(self, phase: str, batch: dict[str, Any], **draws):
-        if phase != "trunk":  # it learns from the text alone
-            batch = {**batch, **self._said_of(batch, PHASES[phase].needs_teacher)}
-        return PHASES[phase].loss(self.model, self.teacher, batch, self.args, **draws)
+        row = PHASES[phase]
+        if row.heeds_soft_targets:
+            batch = {**batch, **self._said_of(batch, row.needs_teacher)}
+        return row.loss(self.model, self.teacher, batch, self.args, **draws)
 
     def _said_of(self, batch: dict[str, Any], needs_teacher: bool) -> dict[str, Any]:
         """What the given model says of a batch, if it is asked; its states too, where they make labels."""

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from smt_hf.data.tokenizer import load_tokenizer, tokenizer_fingerprint
-from smt_hf.example import FOLDER as EXAMPLE
+from smt_hf.data.tokenizer import load_tokenizer, place_of, tokenizer_fingerprint
 
 States = tuple[torch.Tensor, ...]
 KINDS = "give a causal language model, such as a GPT-2, Llama or Mamba"
@@ -131,10 +130,6 @@ class SoftTargets:
 
     def _spoken(self, logits: torch.Tensor) -> torch.Tensor:
         return F.log_softmax(logits[..., : self.vocab_size].float(), dim=-1)
-
-
-def place_of(name: str) -> str:
-    return str(EXAMPLE) if name == "example" else name
 
 
 def check_kind(name: str) -> None:

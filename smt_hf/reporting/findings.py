@@ -161,10 +161,11 @@ def summary(study: Study) -> list[Summary]:
     lines = []
     for length, part in parts(study, variants=True).items():
         groups = groups_of(part)
+        teachers = {variant: teacher_values(study, part, variant) for variant in ("", *PRESETS)}
         best = {(key.cell, key.variant, key.method): key for key in best_groups(part)}
         for cell in sorted({row["cell"] for row in part}):
             bptt = best.get((cell, "", "bptt"))
-            for variant in ("", *PRESETS):
+            for variant, values in teachers.items():
                 smt = best.get((cell, variant, "smt"))
                 if smt is None and (variant or bptt is None):
                     continue
@@ -174,7 +175,7 @@ def summary(study: Study) -> list[Summary]:
                         scores(groups[smt]) if smt else [],
                         scores(groups[bptt]) if bptt else [],
                         bptt.learning_rate if bptt else None,
-                        teacher_values(study, part, variant).get(cell, {}).get(0, []),
+                        values.get(cell, {}).get(0, []),
                         variant,
                     )
                 )  # fmt: skip

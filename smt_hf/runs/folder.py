@@ -23,8 +23,6 @@ from .record import FILE, RunRecord
 FIXED = ("method", "model", "teacher", "data_fingerprint", "teacher_fingerprint")
 # What a path leads to, where its fingerprint is known, counts instead of the path: data and teachers move.
 SAME_BY = {"dataset": "data_fingerprint", "teacher": "teacher_fingerprint"}
-# Of a description of a model: where it was, and who wrote it.
-PLACES = ("base_model_name_or_path", "transformers_version")
 # Settings that say how a run is watched or kept, not what it computes.
 FREE = {f.name for f in dataclasses.fields(SMTPretrainingArguments) if f.metadata.get("free")}
 BUDGETS = ("max_steps", "max_minutes")
@@ -152,12 +150,15 @@ class RunFolder:
         """What makes one run another than the other, in words; empty if nothing does."""
         spec = as_read_back(new.spec)
         free = FREE | set(BUDGETS) if longer(old.spec, spec) else FREE
-        free = free | {name for name, by in SAME_BY.items() if getattr(old, by) == getattr(new, by) is not None}
+        moved = {name for name, by in SAME_BY.items() if getattr(old, by) == getattr(new, by) is not None}
+        free = free | moved
+        # Of what describes a model: who wrote it, and where its given model was, if that is the same by now.
+        beside = {"transformers_version", *(["base_model_name_or_path"] if "teacher" in moved else [])}
         pairs = [(name, old.spec[name], spec[name]) for name in spec if name in old.spec and name not in free]
         for name in FIXED:
             mine, now = getattr(old, name), as_read_back(getattr(new, name))
             if isinstance(mine, dict) and isinstance(now, dict):
-                keys = [key for key in {**mine, **now} if key not in PLACES]
+                keys = [key for key in {**mine, **now} if key not in beside]
                 pairs += [(f"{name}'s {key}", mine.get(key), now.get(key)) for key in keys]
             elif name == "teacher_fingerprint" and mine is None:
                 continue  # an earlier version wrote none

@@ -11,6 +11,8 @@ from smt_hf.experiments.recipes import EXPERIMENTS
 from smt_hf.experiments.runner import spec_of
 from smt_hf.pretraining.assembly import build
 from smt_hf.pretraining.fitting import unused
+from smt_hf.reporting.findings import PRESETS
+from smt_hf.runs.spec import load_preset
 
 # Each method's own: how it is optimised, and, of text, the window that BPTT does best with.
 OWN = {
@@ -226,3 +228,10 @@ def test_a_budget_in_steps_is_the_runs_unless_minutes_are_asked_for():
     assert run.arguments["max_minutes"] == 2 and "max-steps" not in run.arguments
     (run, *_) = plan(RECIPE, changes={"max_steps": "5"})
     assert run.arguments["max_steps"] == "5" and "max-minutes" not in run.arguments
+
+
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+def test_a_variant_that_is_a_preset_changes_what_the_preset_does(cell):
+    for variant, preset in PRESETS.items():
+        plain, own = load_preset("small", cell)[1], load_preset(preset, cell)[1]
+        assert {**plain, **EXPERIMENTS["text"].variants[variant]} == own
